@@ -1,0 +1,136 @@
+"""The journal: one SQLite file that is the embedded store and, by its table `outbox`, what is still to be delivered.
+
+It is in WAL mode, so any SQLite tool can read it while the worker writes. A row enters `llm_calls` and, where a Proton
+is configured, `outbox` in one transaction; its call_id is unique, so that a capture that is read twice (a worker was
+killed between its commit and its note of how far it had come) gives one row.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from . import paths
+from .call import COLUMNS, Call, Kind
+
+BUSY_SECONDS = 5.0
+NAMES = ", ".join(f'"{column.name}"' for column in COLUMNS)
+_PLACES = ", ".join("?" * len(COLUMNS))
+
+TABLES = (
+    "CREATE TABLE IF NOT EXISTS llm_calls (\n  "
+    + ",\n  ".join(f'"{column.name}" {column.kind.sqlite_type}' for column in COLUMNS)
+    + """,
+  latency_ms INTEGER AS (CAST(round((julianday(response_time) - julianday(request_time)) * 86400000) AS INTEGER)),
+  time_to_first_token_ms INTEGER
+    AS (CAST(round((julianday(first_token_time) - julianday(request_time)) * 86400000) AS INTEGER))
+)""",
+    "CREATE UNIQUE INDEX IF NOT EXISTS llm_calls_call_id ON llm_calls (call_id)",
+    "CREATE INDEX IF NOT EXISTS llm_calls_request_time ON llm_calls (request_time)",
+    """CREATE TABLE IF NOT EXISTS outbox (
+  position INTEGER PRIMARY KEY AUTOINCREMENT,
+  call_id TEXT NOT NULL UNIQUE,
+  refused TEXT NOT NULL DEFAULT ''
+)""",
+)
+
+
+def time_text(milliseconds: int) -> str:
+    """Write a time as SQLite's date functions and people read it: '2026-01-31 12:00:00.123', in UTC."""
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}.{rest:03d}"
+
+
+def time_number(text: str) -> int:
+    """Read what `time_text` wrote."""
+    return round(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1000)
+
+
+def to_sqlite(kind: Kind, value: Any) -> Any:
+    """A column's value as SQLite keeps it: maps as JSON objects, times as text, booleans as 0 and 1."""
+    if value is None:
+        return None
+    if kind is Kind.MAP:
+        return orjson.dumps(value).decode()
+    if kind is Kind.TIME or kind is Kind.MAYBE_TIME:
+        return time_text(value)
+    return int(value) if kind is Kind.FLAG else value
+
+
+def from_sqlite(kind: Kind, value: Any) -> Any:
+    """The inverse of `to_sqlite`."""
+    if value is None:
+        return None
+    if kind is Kind.MAP:
+        return orjson.loads(value)
+    if kind is Kind.TIME or kind is Kind.MAYBE_TIME:
+        return time_number(value)
+    return bool(value) if kind is Kind.FLAG else value
+
+
+def call_of(row: Sequence[Any]) -> Call:
+    """Make the call of a row that was selected as `NAMES`."""
+    values = {c.name: from_sqlite(c.kind, value) for c, value in zip(COLUMNS, row, strict=True)}
+    return Call(**values)
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the journal for writing, creating it (0600, in a 0700 folder) or the columns that an older one lacks.
+
+    Transactions are explicit (`with transaction(connection)`). Raises OSError and sqlite3.Error.
+    """
+    paths.make_private(path.parent)
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        with transaction(connection):
+            for statement in TABLES:
+                connection.execute(statement)
+            present = {row[1] for row in connection.execute("PRAGMA table_xinfo(llm_calls)")}
+            for column in COLUMNS:
+                if column.name not in present:
+                    kind = column.kind.sqlite_type
+                    connection.execute(f'ALTER TABLE llm_calls ADD COLUMN "{column.name}" {kind}')
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """Open the journal for reading only. Raises sqlite3.Error, also when there is none."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS)
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """One write transaction: committed as a whole at the end of the block, rolled back by an exception."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def add(connection: sqlite3.Connection, calls: Iterable[Call], *, for_proton: bool) -> int:
+    """Insert the calls that are not there yet, inside the caller's transaction; return how many were new."""
+    new = 0
+    for call in calls:
+        values = [to_sqlite(column.kind, getattr(call, column.name)) for column in COLUMNS]
+        added = connection.execute(f"INSERT OR IGNORE INTO llm_calls ({NAMES}) VALUES ({_PLACES})", values)
+        if added.rowcount == 1:
+            new += 1
+            if for_proton:
+                connection.execute("INSERT OR IGNORE INTO outbox (call_id) VALUES (?)", (call.call_id,))
+    return new

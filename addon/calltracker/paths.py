@@ -1,0 +1,30 @@
+"""Where things are: one state folder, readable by its owner alone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+
+def state_folder() -> Path:
+    """The tool's own folder: LLM_CALLS_HOME, or the platform's place for state (Linux: ~/.local/state/llm-calls)."""
+    chosen = os.environ.get("LLM_CALLS_HOME")
+    return Path(chosen).expanduser() if chosen else platformdirs.user_state_path("llm-calls", appauthor=False)
+
+
+def journal_path() -> Path:
+    """The journal: LLM_CALLS_JOURNAL, or journal.sqlite3 in the state folder."""
+    chosen = os.environ.get("LLM_CALLS_JOURNAL")
+    return Path(chosen).expanduser() if chosen else state_folder() / "journal.sqlite3"
+
+
+def spool_folder(journal: Path) -> Path:
+    """The folder beside a journal in which captures wait for the worker."""
+    return journal.with_name(journal.name + "-spool")
+
+
+def make_private(folder: Path) -> None:
+    """Create a folder with mode 0700 where it is missing. Raises OSError."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
