@@ -1,0 +1,194 @@
+"""Masking: nothing that lets somebody act as the user is written to a disk, a log or a console.
+
+Three nets, each of which would do alone for most cases: names (headers, query parameters, JSON members that hold
+secrets), the values themselves (the key that a request carries is looked for in everything else of that call), and
+shapes (what looks like an OpenAI key is masked wherever it stands). A body comes in pieces; `BodyMask` holds back the
+end of what it has seen, so that a secret that lies across two pieces is found too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from urllib.parse import unquote_plus
+
+MASK = "[masked]"
+
+SECRET_HEADERS = frozenset(
+    {
+        "authorization",
+        "proxy-authorization",
+        "api-key",
+        "x-api-key",
+        "ocp-apim-subscription-key",
+        "cookie",
+        "set-cookie",
+        "chatgpt-account-id",
+        "x-goog-api-key",
+        "aeg-sas-key",
+    }
+)
+# Parts of header names; the counters of tokens that OpenAI and Azure report are not secrets.
+_SECRET_PARTS = ("token", "secret", "password", "apikey", "api-key", "api_key")
+_COUNTERS = re.compile(r"x-ratelimit-.*tokens.*|x-.*-tokens?-(?:count|used|remaining|limit).*")
+SECRET_PARAMETERS = frozenset({"api-key", "api_key", "apikey", "key", "sig", "signature", "code", "password"})
+_SECRET_PARAMETER_PARTS = ("token", "secret", "api-key", "api_key")
+
+_SUBPROTOCOL = re.compile(r"(openai-insecure-api-key\.)[^\s,]+", re.IGNORECASE)
+_USERINFO = re.compile(r"(?<=://)[^/?#@]*@")
+
+_SHAPES = re.compile(rb"(?<![A-Za-z0-9_-])(?:sk|ek|rk|pk|sess)[-_](?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{20,}")
+_SHAPE_HINTS = (b"sk-", b"ek_", b"rk-", b"pk-", b"sess-", b"sk_", b"ek-")
+# A member of a JSON object, also one inside a string of JSON (its quotes then have backslashes before them).
+_MEMBERS = re.compile(
+    rb"""\\*"(?:client_secret|authorization|proxy-authorization|api[-_]?key|x-api-key|(?:access|refresh|auth)_token)\\*"\s*:\s*"""
+    rb"""(?:\{[^{}]{0,512}?\\*"value\\*"\s*:\s*)?\\*"(?P<secret>(?:[^"\\]|\\[^"])*)\\*\"""",
+    re.IGNORECASE,
+)
+_MEMBER_HINTS = (b"secret", b"uthorization", b"UTHORIZATION", b"pi_key", b"pi-key", b"pikey", b"piKey", b"pi-Key", b"_token")
+_CLIENT_SECRET_VALUE = re.compile(rb'"value"\s*:\s*"(?P<secret>(?:[^"\\]|\\[^"])*)"')
+
+HELD_BACK = 4096  # bytes; no secret is longer
+SHORTEST_KEY = 8  # a shorter "key" ("none", "EMPTY") is a placeholder, and part of ordinary text
+
+
+def is_secret_header(name: str) -> bool:
+    """Whether a header's value (name in lower case) is masked."""
+    if name in SECRET_HEADERS:
+        return True
+    return any(part in name for part in _SECRET_PARTS) and not _COUNTERS.fullmatch(name)
+
+
+def _is_secret_parameter(name: str) -> bool:
+    lower = unquote_plus(name).lower()
+    return lower in SECRET_PARAMETERS or any(part in lower for part in _SECRET_PARAMETER_PARTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Redaction:
+    """What is masked by name: the built-in names and the user's own, in lower case."""
+
+    own_names: frozenset[str] = frozenset()
+
+    def headers(self, fields: Iterable[tuple[str, str]], keys: Iterable[str] = ()) -> list[tuple[str, str]]:
+        """Lower the names and mask the values that are, or contain, secrets. `keys`: the call's own credentials."""
+        return [(lower, self._header(lower, value, keys)) for name, value in fields for lower in (name.lower(),)]
+
+    def _header(self, name: str, value: str, keys: Iterable[str]) -> str:
+        if is_secret_header(name) or name in self.own_names:
+            scheme, blank, _ = value.partition(" ")
+            return f"{scheme} {MASK}" if blank and name.endswith("authorization") else MASK
+        if name == "sec-websocket-protocol":
+            value = _SUBPROTOCOL.sub(rf"\1{MASK}", value)
+        return mask_text(value, keys)
+
+    def url(self, url: str, keys: Iterable[str] = ()) -> str:
+        """Mask user:password, the values of secret query parameters, and keys anywhere else."""
+        address, question, query = url.partition("?")
+        address = _USERINFO.sub(f"{MASK}@", address)
+        if question:
+            query = "&".join(self._parameter(parameter) for parameter in query.split("&"))
+        return mask_text(address + question + query, keys)
+
+    def _parameter(self, parameter: str) -> str:
+        name, equals, _ = parameter.partition("=")
+        secret = equals and (_is_secret_parameter(name) or unquote_plus(name).lower() in self.own_names)
+        return f"{name}={MASK}" if secret else parameter
+
+
+def credentials(headers: Iterable[tuple[str, str]], url: str) -> tuple[str, ...]:
+    """The keys that a request carries, the one that identifies its caller first. Names in any case."""
+    found: list[str] = []
+    for name, value in headers:
+        lower = name.lower()
+        if lower in ("authorization", "proxy-authorization"):
+            found.append(value.partition(" ")[2].strip() or value)
+        elif lower in ("api-key", "x-api-key", "ocp-apim-subscription-key"):
+            found.append(value)
+        elif lower == "sec-websocket-protocol":
+            found += [match[0].partition(".")[2] for match in _SUBPROTOCOL.finditer(value)]
+    for parameter in url.partition("?")[2].split("&"):
+        name, _, value = parameter.partition("=")
+        if value and _is_secret_parameter(name):
+            found += [value, unquote_plus(value)]
+    return tuple(dict.fromkeys(key for key in found if key))
+
+
+def key_hash(key: str, install_secret: bytes) -> str:
+    """Return 16 hex digits that are the same for the same key of one installation, and tell nothing of the key."""
+    return hmac.digest(install_secret, key.encode("utf-8", "surrogateescape"), hashlib.sha256).hex()[:16]
+
+
+def mask_text(text: str, keys: Iterable[str] = ()) -> str:
+    """Mask keys, by value or shape, in a short text."""
+    for key in keys:
+        if len(key) >= SHORTEST_KEY:
+            text = text.replace(key, MASK)
+    data = text.encode("utf-8", "surrogateescape")
+    if any(hint in data for hint in _SHAPE_HINTS):
+        return _SHAPES.sub(MASK.encode(), data).decode("utf-8", "surrogateescape")
+    return text
+
+
+class BodyMask:
+    """Masks secrets in a body that comes in pieces: `feed` gives what is safe to write, `finish` the rest.
+
+    Lines of an event stream are given as soon as they are whole; of anything else the last 4 KiB are held back until
+    the end. Masks are shorter or longer than what they stand for: sizes and hashes are taken before masking.
+    """
+
+    def __init__(self, keys: Iterable[str], *, lines: bool = False, client_secrets: bool = False) -> None:
+        """`lines`: an event stream. `client_secrets`: a Realtime endpoint, whose answer's "value" is a secret."""
+        self._keys = tuple(key.encode("utf-8", "surrogateescape") for key in keys if len(key) >= SHORTEST_KEY)
+        self._lines = lines
+        self._client_secrets = client_secrets
+        self._held = b""
+
+    def feed(self, data: bytes) -> bytes:
+        held = self._held + data
+        cut = held.rfind(b"\n") + 1 if self._lines else 0
+        if len(held) - cut > 16 * HELD_BACK or not self._lines:
+            cut = max(cut, len(held) - HELD_BACK)
+        if cut <= 0:
+            self._held = held
+            return b""
+        spans = list(self._spans(held))
+        # A secret across the cut waits for the next time, whole.
+        cut = min([cut] + [start for start, end in spans if start < cut < end])
+        self._held = held[cut:]
+        return _masked(held[:cut], [span for span in spans if span[1] <= cut])
+
+    def finish(self) -> bytes:
+        held, self._held = self._held, b""
+        return _masked(held, list(self._spans(held)))
+
+    def _spans(self, data: bytes) -> Iterator[tuple[int, int]]:
+        for key in self._keys:
+            at = data.find(key)
+            while at >= 0:
+                yield at, at + len(key)
+                at = data.find(key, at + len(key))
+        if any(hint in data for hint in _SHAPE_HINTS):
+            yield from (match.span() for match in _SHAPES.finditer(data))
+        if any(hint in data for hint in _MEMBER_HINTS):
+            yield from (match.span("secret") for match in _MEMBERS.finditer(data))
+        if self._client_secrets:
+            yield from (match.span("secret") for match in _CLIENT_SECRET_VALUE.finditer(data))
+
+
+def _masked(data: bytes, spans: list[tuple[int, int]]) -> bytes:
+    if not spans:
+        return data
+    pieces: list[bytes] = []
+    done = 0
+    for start, end in sorted(spans):
+        if end <= done:
+            continue
+        if start >= done and start < end:
+            pieces += [data[done:start], MASK.encode()]
+        done = max(done, end)
+    pieces.append(data[done:])
+    return b"".join(pieces)
