@@ -26,6 +26,7 @@ _SENT = """CREATE TABLE IF NOT EXISTS outbox_sent (
   id TEXT PRIMARY KEY,
   positions TEXT NOT NULL
 )"""
+_NOTES = "CREATE TABLE IF NOT EXISTS outbox_notes (name TEXT PRIMARY KEY, value TEXT NOT NULL)"
 _NAMES = ", ".join(f'c."{column.name}"' for column in COLUMNS)
 _ROWS = f"SELECT o.position, {_NAMES} FROM outbox o CROSS JOIN llm_calls c ON c.call_id = o.call_id"
 _TEXTS = tuple(i for i, column in enumerate(COLUMNS, 1) if column.kind in (Kind.TEXT, Kind.MAP))
@@ -61,6 +62,7 @@ def connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous = FULL")
     with journal.transaction(connection):
         connection.execute(_SENT)
+        connection.execute(_NOTES)
     return connection
 
 
@@ -94,20 +96,6 @@ def _size(text: Any) -> int:
 def _write_down(connection: sqlite3.Connection, batch: Batch) -> None:
     positions = orjson.dumps(batch.positions).decode()
     connection.execute("INSERT INTO outbox_sent VALUES (?, ?)", (batch.id, positions))
-
-
-def split(connection: sqlite3.Connection, batch: Batch) -> tuple[Batch, Batch]:
-    """Replace a batch that is known not to have arrived by its two halves."""
-    middle = len(batch.positions) // 2
-    halves = (
-        Batch(uuid.uuid4().hex, batch.positions[:middle]),
-        Batch(uuid.uuid4().hex, batch.positions[middle:]),
-    )
-    with journal.transaction(connection):
-        connection.execute("DELETE FROM outbox_sent WHERE id = ?", (batch.id,))
-        for half in halves:
-            _write_down(connection, half)
-    return halves
 
 
 def sent(connection: sqlite3.Connection) -> list[Batch]:
@@ -119,83 +107,6 @@ def sent(connection: sqlite3.Connection) -> list[Batch]:
 def rows(connection: sqlite3.Connection, batch: Batch) -> list[Row]:
     """A batch's rows in its order; one that was deleted from the journal meanwhile is left out."""
     query = f"{_ROWS} WHERE o.position IN (SELECT value FROM json_each(?)) ORDER BY o.position"
-    return connection.execute(query, (orjson.dumps(batch.positions).decode(),)).fetchall()
-
-
-def delivered(self) -> int:
-    return self.rows - self.waiting - self.refused
-
-
-def connect(path: Path) -> sqlite3.Connection:
-    """Open the journal for the exporter. Raises OSError and sqlite3.Error."""
-    connection = journal.connect(path)
-    connection.execute("PRAGMA synchronous = FULL")
-    with journal.transaction(connection):
-        connection.execute(_SENT)
-    return connection
-
-
-def take(connection: sqlite3.Connection, most_rows: int, most_bytes: int) -> tuple[Batch, list[Row]] | None:
-    """Take the next rows that wait, at least one, and write down that they are being sent."""
-    query = (
-        f"{_ROWS} WHERE o.refused = '' AND o.position NOT IN"
-        " (SELECT value FROM outbox_sent, json_each(outbox_sent.positions)) ORDER BY o.position LIMIT ?"
-    )
-    taken: list[Row] = []
-    left = most_bytes
-    for row in connection.execute(query, (most_rows,)):
-        left -= _ROW_SIZE + sum(_size(row[i]) for i in _TEXTS)
-        if left < 0 and taken:
-            break
-        taken.append(row)
-    if not taken:
-        return None
-    batch = Batch(uuid.uuid4().hex, tuple(row[0] for row in taken))
-    with journal.transaction(connection):
-        _write_down(connection, batch)
-    return batch, taken
-
-
-def _size(text: Any) -> int:
-    if not isinstance(text, str):
-        return 8
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-
-
-def _write_down(connection: sqlite3.Connection, batch: Batch) -> None:
-    positions = orjson.dumps(batch.positions).decode()
-    connection.execute("INSERT INTO outbox_sent VALUES (?, ?)", (batch.id, positions))
-
-
-def split(connection: sqlite3.Connection, batch: Batch) -> tuple[Batch, Batch]:
-    """Replace a batch that is known not to have arrived by its two halves."""
-    middle = len(batch.positions) // 2
-    halves = (
-        Batch(uuid.uuid4().hex, batch.positions[:middle]),
-        Batch(uuid.uuid4().hex, batch.positions[middle:]),
-    )
-    with journal.transaction(connection):
-        connection.execute("DELETE FROM outbox_sent WHERE id = ?", (batch.id,))
-        for half in halves:
-            _write_down(connection, half)
-    return halves
-
-
-def sent(connection: sqlite3.Connection) -> list[Batch]:
-    """The batches that are written down: of a worker that ended before it knew whether they had arrived."""
-    rows = connection.execute("SELECT id, positions FROM outbox_sent ORDER BY rowid")
-    return [Batch(name, tuple(orjson.loads(positions))) for name, positions in rows]
-
-
-def rows(connection: sqlite3.Connection, batch: Batch) -> list[tuple[Any, ...]]:
-    """A batch's rows as the journal holds them: the position, then `COLUMNS`, in the batch's order.
-
-    A row that was deleted from the journal meanwhile is left out.
-    """
-    query = (
-        f"SELECT o.position, {_NAMES} FROM outbox o JOIN llm_calls c USING (call_id)"
-        " WHERE o.position IN (SELECT value FROM json_each(?)) ORDER BY o.position"
-    )
     return connection.execute(query, (orjson.dumps(batch.positions).decode(),)).fetchall()
 
 
@@ -213,7 +124,7 @@ def returned(connection: sqlite3.Connection, batch: Batch) -> None:
 
 
 def refused(connection: sqlite3.Connection, batches: Iterable[tuple[Batch, str]]) -> None:
-    """Set the rows of batches apart, each with the reason for which they were refused."""
+    """Set batches of one row apart, each with the reason for which it was refused."""
     with journal.transaction(connection):
         for batch, reason in batches:
             connection.executemany(
@@ -232,9 +143,7 @@ def retry_refused(connection: sqlite3.Connection) -> int:
 def forget_deleted(connection: sqlite3.Connection) -> int:
     """Take out of the outbox what is no longer in the journal; return how many there were."""
     with journal.transaction(connection):
-        return connection.execute(
-            "DELETE FROM outbox WHERE call_id NOT IN (SELECT call_id FROM llm_calls)"
-        ).rowcount
+        return connection.execute("DELETE FROM outbox WHERE call_id NOT IN (SELECT call_id FROM llm_calls)").rowcount
 
 
 def counts(connection: sqlite3.Connection) -> Counts:
@@ -243,9 +152,8 @@ def counts(connection: sqlite3.Connection) -> Counts:
     waiting, set_apart = connection.execute(
         "SELECT count(*) FILTER (WHERE refused = ''), count(*) FILTER (WHERE refused <> '') FROM outbox"
     ).fetchone()
-    known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'outbox_sent'").fetchone()
     unconfirmed = 0
-    if known:
+    if _exists(connection, "outbox_sent"):
         query = "SELECT coalesce(sum(json_array_length(positions)), 0) FROM outbox_sent"
         (unconfirmed,) = connection.execute(query).fetchone()
     return Counts(total, waiting, unconfirmed, set_apart)
@@ -256,3 +164,21 @@ def reasons(connection: sqlite3.Connection) -> list[tuple[str, int]]:
     return connection.execute(
         "SELECT refused, count(*) FROM outbox WHERE refused <> '' GROUP BY refused ORDER BY 2 DESC LIMIT 20"
     ).fetchall()
+
+
+def note(connection: sqlite3.Connection, **values: str) -> None:
+    """Keep facts about the delivery for whoever asks later, from another process."""
+    with journal.transaction(connection):
+        connection.executemany("INSERT OR REPLACE INTO outbox_notes VALUES (?, ?)", values.items())
+
+
+def notes(connection: sqlite3.Connection) -> dict[str, str]:
+    """What `note` kept; empty on a journal that no exporter has opened yet."""
+    if not _exists(connection, "outbox_notes"):
+        return {}
+    return dict(connection.execute("SELECT name, value FROM outbox_notes").fetchall())
+
+
+def _exists(connection: sqlite3.Connection, table: str) -> bool:
+    found = connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (table,))
+    return found.fetchone() is not None

@@ -42,14 +42,10 @@ class Settings:
     create: bool = True
 
     batch_rows: int = 2000
-    batch_bytes: int = (
-        6 << 20
-    )  # of the rows as the journal holds them; below the server's record limit of 10 MiB
+    batch_bytes: int = 6 << 20  # of the rows as the journal holds them; below the server's record limit of 10 MiB
     connect_timeout: float = 10.0
     timeout: float = 30.0  # of one send or receive
-    visibility: float = (
-        10.0  # after which table() shows a row that the server took; 2.2 s were measured on 1.6
-    )
+    visibility: float = 10.0  # after which table() shows a row that the server took; 2.2 s were measured on 1.6
     backoff_first: float = 0.25
     backoff_most: float = 5.0
 
@@ -71,9 +67,7 @@ class Settings:
         if not self.user:
             raise SettingsError("PROTON_USER: empty; leave it unset for Proton's own user 'default'")
         if self.ca_certs and not Path(self.ca_certs).is_file():
-            raise SettingsError(
-                f"PROTON_CA_CERTS: there is no file {self.ca_certs}; give a PEM file with the CA"
-            )
+            raise SettingsError(f"PROTON_CA_CERTS: there is no file {self.ca_certs}; give a PEM file with the CA")
         if self.ca_certs and not self.secure:
             raise SettingsError("PROTON_CA_CERTS: set without TLS; add PROTON_SECURE=true, or take it away")
         for limit in _LIMITS:
@@ -127,8 +121,7 @@ class Settings:
 
 
 _TYPES: dict[str, type] = {
-    f.name: {"str": str, "int": int, "bool": bool, "float": float}[str(f.type)]
-    for f in dataclasses.fields(Settings)
+    f.name: {"str": str, "int": int, "bool": bool, "float": float}[str(f.type)] for f in dataclasses.fields(Settings)
 }
 _LIMITS = (
     "batch_rows",

@@ -1,0 +1,362 @@
+"""One connection to Proton through proton-driver: what we ask of the server, and what its failures mean.
+
+Every failure is told apart by what it means for the rows: `Unavailable` (nothing was sent), `Refused` (the
+rows themselves are at fault, and none of them was taken) or `Unconfirmed` (they may have been taken, or not).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import logging
+import os
+import re
+import socket
+import ssl
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytz  # type: ignore[import-untyped]
+from proton_driver import Client, errors
+
+from ..call import COLUMNS, Kind
+from ..journal import from_sqlite, time_number
+from . import schema
+from .outbox import Row
+from .settings import Settings
+
+# Codes (of Proton's ErrorCodes.cpp) by which a server refuses a block for what is in it, and takes none of it
+_DATA_CODES = frozenset({6, 27, 32, 38, 41, 43, 53, 69, 70, 72, 117, 128, 131, 190, 321, 349, 469, 2514})
+_UNKNOWN_STREAM = 60
+_NO_SUCH_COLUMN = 16
+_QUERY_RUNNING = 216
+_NO_PRIVILEGE = 497
+# … and with which it says that it has trouble of its own, whatever the block holds
+_TROUBLE_CODES = frozenset(
+    {101, 159, 160, 164, 173, 201, 202, 203, 209, 210, 216, 225, 236, 241, 242, 243, 244, 252, 319, 394}
+    | {425, 439, 497, 516, 573, 574, 999, 2003}
+)
+_IDS_A_QUERY = 1000
+_A_DAY = timedelta(days=1)
+
+
+class Failure(Exception):
+    """What went wrong with Proton, in one line that says what to do."""
+
+
+class Unavailable(Failure):
+    """Nothing was sent: try again later."""
+
+
+class Refused(Failure):
+    """The server or the driver refuses these rows as they are, and none of them was taken."""
+
+
+class Unconfirmed(Failure):
+    """The rows were on their way when it broke: they may have been taken, or not.
+
+    `suspicious` is true when the server spoke, and of nothing that is known to be trouble of its own.
+    """
+
+    def __init__(self, message: str, suspicious: bool = False) -> None:
+        super().__init__(message)
+        self.suspicious = suspicious
+
+
+class _Client(Client):  # type: ignore[misc]
+    """The driver, which remembers how far an INSERT came."""
+
+    sending = False  # data may have left
+    unencodable = False  # the driver itself refused a value, in the middle of the one block
+
+    def send_data(self, *args: Any, **options: Any) -> Any:
+        self.sending = True
+        try:
+            return super().send_data(*args, **options)
+        except (OSError, EOFError):
+            raise
+        except Exception:
+            self.unencodable = True
+            raise
+
+
+class Proton:
+    """A connection to one stream of a Proton. It connects when it is used first, and again after a failure."""
+
+    def __init__(self, settings: Settings) -> None:
+        _name_the_user()
+        logging.getLogger("proton_driver.connection").setLevel(logging.CRITICAL)  # we tell what fails, once
+        self._settings = settings
+        self._client = _Client(
+            settings.host,
+            settings.port,
+            database=settings.database,
+            user=settings.user,
+            password=settings.password,
+            client_name="llm-calls",
+            connect_timeout=settings.connect_timeout,
+            send_receive_timeout=settings.timeout,
+            sync_request_timeout=min(5.0, settings.timeout),
+            secure=settings.secure,
+        )
+        if settings.secure:
+            # The driver's own context verifies nothing, whatever it is told (0.3.0 sets `options`).
+            self._client.connection._create_ssl_context = lambda _: _tls(settings)
+
+    def close(self) -> None:
+        """Close the connection; the next call opens a new one."""
+        with contextlib.suppress(OSError):
+            self._client.disconnect()
+
+    def interrupt(self) -> None:
+        """Make a call that hangs in another thread fail at once."""
+        held = self._client.connection.socket
+        if held is not None:
+            with contextlib.suppress(OSError):
+                held.shutdown(socket.SHUT_RDWR)
+
+    @property
+    def version(self) -> str:
+        """The server's version, '' while there is no connection."""
+        server = self._client.connection.server_info
+        return ".".join(str(part) for part in server.version_tuple()) if server else ""
+
+    def prepare(self, create: bool) -> schema.Target:
+        """Find out how the stream is made, creating it where it is missing and that is wanted.
+
+        Raises Unavailable, and SchemaError for a stream that cannot take our rows.
+        """
+        described = self.describe()
+        if described is None and create:
+            self.execute(schema.create_statement(self._settings.stream))
+            described = self.describe()  # a Proton 3.x may take a moment, and be asked again later
+        if described is None:
+            raise Unavailable(self._explain_missing(create))
+        return schema.compare(self._settings.stream, described)
+
+    def describe(self) -> list[tuple[Any, ...]] | None:
+        """DESCRIBE's rows: name, type, default_kind, …; None if there is no such stream. Raises Unavailable."""
+        try:
+            rows: list[tuple[Any, ...]] = self.execute(f"DESCRIBE `{self._settings.stream}`")
+            return rows
+        except Unavailable as failure:
+            if _code(failure.__cause__) == _UNKNOWN_STREAM:
+                return None
+            raise
+
+    def execute(self, query: str, with_types: bool = False) -> Any:
+        """Run a statement that is no INSERT of rows; return its rows. Raises Unavailable."""
+        with self._asking():
+            return self._client.execute(query, with_column_types=with_types)
+
+    def insert(self, target: schema.Target, rows: Sequence[Row], batch_id: str) -> None:
+        """Send rows as one block of one INSERT, and wait until the server has them.
+
+        The id is the INSERT's query id, by which `is_over` asks for it, and its idempotent id, which a Proton
+        3.x uses to take a block once (1.6 ignores it). Raises Unavailable, Refused, Unconfirmed.
+        """
+        try:
+            columns = _columns(target, rows)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise Refused(f"the journal's row cannot be read: {_first_line(error)}") from error
+        client = self._client
+        client.sending = client.unencodable = False
+        try:
+            client.execute(
+                target.insert,
+                columns,
+                columnar=True,
+                query_id=batch_id,
+                settings={"idempotent_id": batch_id},
+            )
+        except Exception as error:
+            client.disconnect()
+            message = self.explain(error)
+            if not client.sending:
+                raise Unavailable(message) from error
+            if client.unencodable or _code(error) in _DATA_CODES:
+                raise Refused(message) from error
+            suspicious = isinstance(error, errors.ServerException) and error.code not in _TROUBLE_CODES
+            raise Unconfirmed(message, suspicious) from error
+
+    def is_over(self, batch_id: str) -> bool:
+        """Whether the server is done with the INSERT of that id, one way or the other. Raises Unavailable.
+
+        A server refuses a query (216) while another with its id runs. An INSERT whose client is gone runs on
+        until the server has read what had come; only then can its rows be looked for.
+        """
+        try:
+            with self._asking():
+                self._client.execute("SELECT 1", query_id=batch_id)
+        except Unavailable as failure:
+            if _code(failure.__cause__) == _QUERY_RUNNING:
+                return False
+            raise
+        return True
+
+    def arrived(self, target: schema.Target, rows: Sequence[Row]) -> set[int]:
+        """The outbox positions of those rows that the stream's table shows. Raises Unavailable.
+
+        A stream that was made without call_id is searched for the rows by their times, method, URL, status
+        and sizes: two calls that agree in all of those are told apart only by their number.
+        """
+        found: set[int] = set()
+        for start in range(0, len(rows), _IDS_A_QUERY):
+            some = rows[start : start + _IDS_A_QUERY]
+            found |= self._by_call_id(target, some) if target.has_call_id else self._by_content(target, some)
+        return found
+
+    def _by_call_id(self, target: schema.Target, rows: Sequence[Row]) -> set[int]:
+        positions = {row[_CALL_ID]: row[0] for row in rows}
+        query = f"SELECT call_id FROM table(`{target.stream}`) WHERE call_id IN %(ids)s"
+        with self._asking():
+            answer = self._client.execute(query, {"ids": tuple(positions)})
+        return {positions[call_id] for (call_id,) in answer}
+
+    def _by_content(self, target: schema.Target, rows: Sequence[Row]) -> set[int]:
+        self.execute("SELECT 1")
+        zone = pytz.timezone(self._client.connection.server_info.timezone)
+        wanted: dict[tuple[Any, ...], list[int]] = {}
+        for row in rows:
+            wanted.setdefault(_content_key(row, zone), []).append(row[0])
+        times = sorted(key[0] for key in wanted)
+        # A day more on both sides: the literals are read in the column's time zone, which may be any.
+        query = (
+            "SELECT request_time, response_time, request_method, request_url, response_status_code,"
+            f" length(request_content), length(response_text) FROM table(`{target.stream}`)"
+            f" WHERE request_time >= '{times[0] - _A_DAY:%Y-%m-%d %H:%M:%S}'"
+            f" AND request_time <= '{times[-1] + _A_DAY:%Y-%m-%d %H:%M:%S}' AND request_url IN %(urls)s"
+        )
+        with self._asking():
+            answer = self._client.execute(query, {"urls": tuple({key[3] for key in wanted})})
+        found: set[int] = set()
+        for row in answer:
+            key = (*(_in_zone(time, zone) for time in row[:2]), *row[2:])
+            if wanted.get(key):
+                found.add(wanted[key].pop())
+        return found
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._client.disconnect()
+            raise Unavailable(self.explain(error)) from error
+
+    def _explain_missing(self, create: bool) -> str:
+        stream = f"{self._settings.database}.{self._settings.stream}"
+        if create:
+            return f"Proton has been told to create the stream {stream} and does not show it yet"
+        return f"Proton has no stream {stream}: run `llm-calls proton init`, or set PROTON_CREATE=true"
+
+    def explain(self, error: BaseException) -> str:
+        """Say in one line what an error of the driver means and what to do."""
+        return explain(error, self._settings)
+
+
+def explain(error: BaseException, settings: Settings) -> str:
+    """Say in one line what an error of the driver means and what to do."""
+    where, code = settings.address, _code(error)
+    said = _first_line(error)
+    known = {
+        516: f"Proton at {where} refuses user {settings.user!r}: check PROTON_USER and PROTON_PASSWORD",
+        81: f"Proton at {where} has no database {settings.database!r}: create it, or set PROTON_DATABASE",
+        _NO_PRIVILEGE: f"Proton's user {settings.user!r} lacks a right: {said}",
+        _UNKNOWN_STREAM: f"Proton has no stream {settings.stream!r}: run `llm-calls proton init`",
+        _NO_SUCH_COLUMN: f"Proton's stream {settings.stream!r} has changed: {said}",
+        102: f"{where} does not speak Proton's native protocol: set PROTON_PORT (8463, or 9440 with TLS)",
+        2514: f"Proton takes records of at most 10 MiB: {said}",
+        243: f"Proton's disk is full: {said}",
+    }
+    if code in known:
+        return known[code]
+    if isinstance(error, errors.ServerException):
+        return f"Proton at {where} says (code {code}): {said}"
+    cause = error.__context__ if isinstance(error, errors.NetworkError) else error
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return (
+            f"the certificate of {where} is not trusted ({cause.verify_message}): "
+            "set PROTON_CA_CERTS to its CA, or PROTON_VERIFY=false"
+        )
+    if isinstance(cause, ssl.SSLError):
+        return f"no TLS with {where} ({cause.reason or said}): check PROTON_PORT and PROTON_SECURE"
+    if isinstance(cause, socket.gaierror):
+        return f"there is no host {settings.host!r} ({cause.strerror}): check PROTON_HOST"
+    if isinstance(cause, ConnectionRefusedError):
+        return f"nothing listens at {where}: start Proton, or check PROTON_HOST and PROTON_PORT"
+    if isinstance(error, (TimeoutError, errors.SocketTimeoutError)):
+        return f"Proton at {where} does not answer in time"
+    if isinstance(error, (OSError, EOFError, errors.NetworkError)):
+        return f"the connection to Proton at {where} broke: {said or type(error).__name__}"
+    return f"Proton at {where}: {type(error).__name__}: {said}"
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).split("Stack trace:")[0].strip()
+    text = re.sub(r"^(Code: \d+\.\s*)?(DB::Exception: ?)?", "", text).strip()
+    return " ".join(text.split())[:300]
+
+
+def _code(error: BaseException | None) -> int:
+    """The error's code in Proton's list, 0 if it has none (the driver's own errors have codes of it too)."""
+    return int(error.code) if isinstance(error, errors.Error) and error.code is not None else 0
+
+
+def _tls(settings: Settings) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=settings.ca_certs or None)
+    if not settings.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _name_the_user() -> None:
+    """The driver tells the server the user's name; from Python 3.13 it fails where the user has none."""
+    try:
+        getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        os.environ["LOGNAME"] = "llm-calls"
+
+
+_INDEX = {column.name: index for index, column in enumerate(COLUMNS, 1)}  # in a Row
+_CALL_ID = _INDEX["call_id"]
+
+
+def _columns(target: schema.Target, rows: Sequence[Row]) -> list[list[Any]]:
+    """Rows as the driver takes them fastest: the target's columns, times as ticks, maps as dicts."""
+    return [
+        _converted(column.kind, scale, [row[_INDEX[column.name]] for row in rows])
+        for column, scale in zip(target.columns, target.scales, strict=True)
+    ]
+
+
+def _converted(kind: Kind, scale: int, values: list[Any]) -> list[Any]:
+    if scale:
+        to_ticks = schema.ticks(scale)
+        return [None if value is None else to_ticks(time_number(value)) for value in values]
+    if kind is Kind.MAP or kind is Kind.FLAG:
+        return [from_sqlite(kind, value) for value in values]
+    return values
+
+
+def _in_zone(time: datetime, zone: Any) -> datetime:
+    return time.astimezone(zone).replace(tzinfo=None) if time.tzinfo else time
+
+
+def _content_key(row: Row, zone: Any) -> tuple[Any, ...]:
+    """What `_by_content` selects of a row, as the driver returns it."""
+
+    def moment(name: str) -> datetime:
+        return datetime.fromtimestamp(time_number(row[_INDEX[name]]) / 1000, zone).replace(tzinfo=None)
+
+    return (
+        moment("request_time"),
+        moment("response_time"),
+        row[_INDEX["request_method"]],
+        row[_INDEX["request_url"]],
+        row[_INDEX["response_status_code"]],
+        len(row[_INDEX["request_content"]].encode("utf-8", "surrogatepass")),
+        len(row[_INDEX["response_text"]].encode("utf-8", "surrogatepass")),
+    )
