@@ -136,9 +136,7 @@ def dns_names(patterns: Iterable[str]) -> tuple[str, ...]:
         except ValueError as error:
             raise AuthorityError(str(error)) from error
         if pattern.subdomains and "." not in pattern.name and pattern.name not in PRIVATE_SUFFIXES:
-            raise AuthorityError(
-                f"the host pattern {word!r} is too wide for a CA: name the domains one by one"
-            )
+            raise AuthorityError(f"the host pattern {word!r} is too wide for a CA: name the domains one by one")
         if not _is_address(pattern.name):
             names.add(pattern.name)
     return tuple(sorted(name for name in names if not _within(name, names - {name})))
@@ -205,9 +203,7 @@ def read(folder: Path) -> Authority:
     except (InvalidSignature, ValueError, TypeError) as error:
         raise AuthorityError(f"the certificates in {path} do not form a chain") from error
     if not isinstance(key, (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey)):
-        raise AuthorityError(
-            f"the key in {path} is of a kind that mitmproxy cannot sign with: use P-256 or RSA"
-        )
+        raise AuthorityError(f"the key in {path} is of a kind that mitmproxy cannot sign with: use P-256 or RSA")
     return Authority(folder, root, issuing, key, _permitted(issuing))
 
 
@@ -246,9 +242,7 @@ def sign_leaf(authority: Authority, name: str) -> tuple[bytes, bytes]:
 # ── making ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _create(
-    folder: Path, names: tuple[str, ...], before: Authority | None, notes: tuple[str, ...]
-) -> Authority:
+def _create(folder: Path, names: tuple[str, ...], before: Authority | None, notes: tuple[str, ...]) -> Authority:
     if not names:
         raise AuthorityError("no host with a DNS name is configured: a CA has nothing to vouch for")
     root_key, issuing_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
@@ -413,13 +407,9 @@ def _installed(folder: Path) -> bool:
 
 
 def _consequences(folder: Path) -> tuple[str, ...]:
-    lines = [
-        "apps that were started with the old CA need a new start (`llm-calls run`, or `llm-calls env` again)"
-    ]
+    lines = ["apps that were started with the old CA need a new start (`llm-calls run`, or `llm-calls env` again)"]
     if _installed(folder):
-        lines.append(
-            "trust stores still hold the old one: `llm-calls ca install` puts the new one in its place"
-        )
+        lines.append("trust stores still hold the old one: `llm-calls ca install` puts the new one in its place")
     return tuple(lines)
 
 
