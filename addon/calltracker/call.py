@@ -12,7 +12,7 @@ import os
 import time
 import uuid
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Any
 
 
@@ -42,7 +42,7 @@ class Kind(Enum):
         return self.value[2]
 
 
-class Outcome(str, Enum):
+class Outcome(StrEnum):
     """How a call ended, told from the payload first and from the connection second."""
 
     OK = "ok"
@@ -69,7 +69,9 @@ class Call:
 
     request_method: str = _column(Kind.TEXT, "HTTP method; CONNECT when the call got no further than that")
     request_url: str = _column(Kind.TEXT, "URL as the app meant it, credentials in the query masked")
-    request_headers: dict[str, str] = _map("names in lower case; values of secrets masked; repeated ones joined by ', '")
+    request_headers: dict[str, str] = _map(
+        "names in lower case; values of secrets masked; repeated ones joined by ', '"
+    )
     request_content: str = _column(Kind.TEXT, "request body, decoded; README tells how binary bodies are represented")
     request_time: int = _column(Kind.TIME, "when the request's head reached the proxy")
     response_time: int = _column(Kind.TIME, "when the response's last byte reached the proxy, or when the call failed")
@@ -78,7 +80,9 @@ class Call:
 
     call_id: str = _column(Kind.TEXT, "UUIDv7: identifies the call, in every store")
     operation: str = _column(Kind.WORD, "what was asked for: chat, embeddings, responses, …", default="")
-    server_address: str = _column(Kind.WORD, "host of the server, with the port where that is not the usual one", default="")
+    server_address: str = _column(
+        Kind.WORD, "host of the server, with the port where that is not the usual one", default=""
+    )
     request_model: str = _column(Kind.WORD, "model that the request named", default="")
     response_model: str = _column(Kind.WORD, "model that answered", default="")
     response_id: str = _column(Kind.TEXT, "id of the completion, response or object", default="")

@@ -39,6 +39,12 @@ TABLES = (
   call_id TEXT NOT NULL UNIQUE,
   refused TEXT NOT NULL DEFAULT ''
 )""",
+    # How far the worker has read the run of a proxy, and the calls that were open there (see worker.py).
+    """CREATE TABLE IF NOT EXISTS spool_progress (
+  run TEXT PRIMARY KEY,
+  segment INTEGER NOT NULL,
+  open_calls BLOB NOT NULL
+)""",
 )
 
 
@@ -81,17 +87,18 @@ def call_of(row: Sequence[Any]) -> Call:
     return Call(**values)
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path, *, fsync: bool = False) -> sqlite3.Connection:
     """Open the journal for writing, creating it (0600, in a 0700 folder) or the columns that an older one lacks.
 
-    Transactions are explicit (`with transaction(connection)`). Raises OSError and sqlite3.Error.
+    Transactions are explicit (`with transaction(connection)`). `fsync`: what is committed survives a power cut too.
+    Raises OSError and sqlite3.Error.
     """
     paths.make_private(path.parent)
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'NORMAL'}")
         with transaction(connection):
             for statement in TABLES:
                 connection.execute(statement)
@@ -104,6 +111,20 @@ def connect(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def is_corrupt(error: Exception) -> bool:
+    """Whether an error means that the file is no journal any more, and no waiting will mend it."""
+    return getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def set_aside(path: Path) -> str:
+    """Rename a corrupt journal, so that a new one can take its place; return a line that says so. Raises OSError."""
+    kept = path.with_name(f"{path.name}.corrupt-{datetime.now(UTC):%Y%m%dT%H%M%S%f}")
+    for suffix in ("", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(kept.with_name(kept.name + suffix))
+    return f"the journal {path} was corrupt: it is kept as {kept.name}, and a new one has been begun"
 
 
 def connect_to_read(path: Path) -> sqlite3.Connection:

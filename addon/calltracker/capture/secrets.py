@@ -48,10 +48,21 @@ _MEMBERS = re.compile(
     rb"""(?:\{[^{}]{0,512}?\\*"value\\*"\s*:\s*)?\\*"(?P<secret>(?:[^"\\]|\\[^"])*)\\*\"""",
     re.IGNORECASE,
 )
-_MEMBER_HINTS = (b"secret", b"uthorization", b"UTHORIZATION", b"pi_key", b"pi-key", b"pikey", b"piKey", b"pi-Key", b"_token")
+_MEMBER_HINTS = (
+    b"secret",
+    b"uthorization",
+    b"UTHORIZATION",
+    b"pi_key",
+    b"pi-key",
+    b"pikey",
+    b"piKey",
+    b"pi-Key",
+    b"_token",
+)
 _CLIENT_SECRET_VALUE = re.compile(rb'"value"\s*:\s*"(?P<secret>(?:[^"\\]|\\[^"])*)"')
 
 HELD_BACK = 4096  # bytes; no secret is longer
+LONGEST_LINE = 65536  # bytes of an event stream's line that are held back for its end
 SHORTEST_KEY = 8  # a shorter "key" ("none", "EMPTY") is a placeholder, and part of ordinary text
 
 
@@ -145,50 +156,48 @@ class BodyMask:
         self._keys = tuple(key.encode("utf-8", "surrogateescape") for key in keys if len(key) >= SHORTEST_KEY)
         self._lines = lines
         self._client_secrets = client_secrets
-        self._held = b""
+        self._held = bytearray()
 
     def feed(self, data: bytes) -> bytes:
-        held = self._held + data
-        cut = held.rfind(b"\n") + 1 if self._lines else 0
-        if len(held) - cut > 16 * HELD_BACK or not self._lines:
-            cut = max(cut, len(held) - HELD_BACK)
-        if cut <= 0:
-            self._held = held
+        self._held += data
+        if self._lines and b"\n" not in data and len(self._held) < LONGEST_LINE:
             return b""
-        spans = list(self._spans(held))
-        # A secret across the cut waits for the next time, whole.
-        cut = min([cut] + [start for start, end in spans if start < cut < end])
-        self._held = held[cut:]
-        return _masked(held[:cut], [span for span in spans if span[1] <= cut])
+        cut = self._held.rfind(b"\n") + 1 if self._lines else 0
+        if len(self._held) - cut >= (LONGEST_LINE if self._lines else 2 * HELD_BACK):
+            cut = len(self._held) - HELD_BACK
+        return self._give(cut) if cut else b""
 
     def finish(self) -> bytes:
-        held, self._held = self._held, b""
-        return _masked(held, list(self._spans(held)))
+        return self._give(len(self._held))
 
-    def _spans(self, data: bytes) -> Iterator[tuple[int, int]]:
+    def _give(self, cut: int) -> bytes:
+        held = bytes(self._held)
+        spans = list(self._spans(held))
+        # What lies across the cut waits for the next time, whole: the name of a member with its value.
+        cut = min([cut] + [begin for begin, _, end in spans if begin < cut < end])
+        self._held = bytearray(held[cut:])
+        return _masked(held[:cut], sorted((start, end) for _, start, end in spans if end <= cut))
+
+    def _spans(self, data: bytes) -> Iterator[tuple[int, int, int]]:
+        """Give (where what tells it begins, where the secret begins, where it ends)."""
         for key in self._keys:
             at = data.find(key)
             while at >= 0:
-                yield at, at + len(key)
+                yield at, at, at + len(key)
                 at = data.find(key, at + len(key))
         if any(hint in data for hint in _SHAPE_HINTS):
-            yield from (match.span() for match in _SHAPES.finditer(data))
+            yield from ((match.start(), *match.span()) for match in _SHAPES.finditer(data))
         if any(hint in data for hint in _MEMBER_HINTS):
-            yield from (match.span("secret") for match in _MEMBERS.finditer(data))
+            yield from ((match.start(), *match.span("secret")) for match in _MEMBERS.finditer(data))
         if self._client_secrets:
-            yield from (match.span("secret") for match in _CLIENT_SECRET_VALUE.finditer(data))
+            yield from ((match.start(), *match.span("secret")) for match in _CLIENT_SECRET_VALUE.finditer(data))
 
 
 def _masked(data: bytes, spans: list[tuple[int, int]]) -> bytes:
-    if not spans:
-        return data
     pieces: list[bytes] = []
     done = 0
-    for start, end in sorted(spans):
-        if end <= done:
-            continue
-        if start >= done and start < end:
+    for start, end in spans:
+        if done <= start < end:
             pieces += [data[done:start], MASK.encode()]
         done = max(done, end)
-    pieces.append(data[done:])
-    return b"".join(pieces)
+    return b"".join([*pieces, data[done:]])

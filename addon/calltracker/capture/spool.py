@@ -1,0 +1,273 @@
+"""The spool: the file in which captures wait for the worker; the border between the proxy's process and the worker's.
+
+Each run of a proxy has a folder of its own, which only its one writer thread appends to. What is appended is in the
+kernel's hands: it survives the end of the process, however that comes. The event loop hands over and goes on; where a
+call must not go on before its record is written, it awaits `committed`, for a bounded time. One writer, no locks, no
+database: nothing that a reader, the worker or another program does can make the proxy wait.
+
+A segment is closed when it is large enough; the worker removes it when all it holds is in the journal. The run's folder
+is locked for as long as the proxy lives, so that anybody can tell a run that ended from one that is under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from .. import paths
+from .records import MAGIC
+
+PROXY_LOCK = "proxy.lock"
+SEGMENT_SUFFIX = ".spool"
+SEGMENT_BYTES = 16 * 1024 * 1024
+QUEUE_BYTES = 64 * 1024 * 1024  # what may wait in memory while the disk does not answer
+LINGER_SECONDS = 0.05  # how long data may wait that nobody waits for
+PATIENCE_SECONDS = 0.25  # how long a flow waits for a disk that does not answer
+RETRY_SECONDS = 1.0  # how often a spool that could not be opened is tried again
+
+Encode = Callable[[], bytes]
+
+
+@dataclass(slots=True)
+class SpoolCounts:
+    """What became of what was handed over."""
+
+    written_bytes: int = 0
+    failed_writes: int = 0
+    late_commits: int = 0
+    last_error: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """Something to append. `encode` runs in the writer thread; `lost` is called there when it could not be written."""
+
+    encode: Encode
+    size: int = 0
+    lost: Callable[[], None] | None = None
+    done: Callable[[], None] | None = None
+
+
+class Spool:
+    """The writer of one run's spool. `put` never blocks, `committed` waits for a bounded time; neither raises."""
+
+    def __init__(self, folder: Path, *, limit: int, fsync: bool, say: Callable[[str], None]) -> None:
+        """`folder`: of all runs. `limit`: bytes that may wait on the disk. `fsync`: survive a power cut, too.
+
+        `say` is called in the writer thread with a line for the user.
+        """
+        self.counts = SpoolCounts()
+        self.run = folder / f"{time.time_ns():020d}-{os.getpid()}"
+        self._limit = limit
+        self._fsync = fsync
+        self._say = say
+        self._lock = FileLock(self.run / PROXY_LOCK, thread_local=False)
+        self._entries: deque[Entry] = deque()
+        self._waiting_bytes = 0
+        self._wake = threading.Event()
+        self._stopping = False
+        self._stalled = False
+        self._file = -1
+        self._segment = 0
+        self._offset = 0
+        self._tried = -RETRY_SECONDS
+        self._complained = False
+        self._thread = threading.Thread(target=self._work, name="llm-calls spool", daemon=True)
+
+    def start(self) -> None:
+        """Open the run's folder and start the writer. A folder that cannot be written is tried again, and said once."""
+        self._open_or_complain()
+        self._thread.start()
+
+    # In the event loop.
+
+    def has_room(self) -> bool:
+        return self._waiting_bytes < QUEUE_BYTES
+
+    def put(self, entry: Entry, *, soon: bool = False) -> None:
+        """Hand over. `soon`: wake the writer now."""
+        self._waiting_bytes += entry.size
+        self._entries.append(entry)
+        if soon:
+            self._wake.set()
+
+    async def committed(self) -> None:
+        """Wait until all that was put before is written, or the disk does not answer for PATIENCE_SECONDS."""
+        if self._stalled:
+            return
+        loop = asyncio.get_running_loop()
+        written: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_later(PATIENCE_SECONDS, self._give_up, written)
+        self.put(Entry(_nothing, done=lambda: _resolve_soon(loop, written)), soon=True)
+        await written
+        timer.cancel()
+
+    def commit_now(self, seconds: float) -> bool:
+        """Block until all that was put before is written, for at most `seconds`; tell whether it is."""
+        if self._stalled:
+            return False
+        written = threading.Event()
+        self.put(Entry(_nothing, done=written.set), soon=True)
+        if not written.wait(seconds):
+            self._give_up(None)
+        return written.is_set()
+
+    def _give_up(self, written: asyncio.Future[None] | None) -> None:
+        # Until the writer comes back nobody waits for it again: a dead disk costs the app one short wait, not many.
+        self._stalled = True
+        self.counts.late_commits += 1
+        if written is not None:
+            _resolve(written)
+
+    def stop(self, seconds: float) -> None:
+        """Write what is left and unlock the run, within a bound."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(seconds)
+
+    # In the writer thread.
+
+    def _work(self) -> None:
+        while True:
+            self._wake.wait(LINGER_SECONDS)
+            self._wake.clear()
+            stopping = self._stopping
+            if self._entries:
+                self._append([self._entries.popleft() for _ in range(len(self._entries))])
+            self._stalled = False
+            if stopping and not self._entries:
+                break
+        if self._file >= 0:
+            os.close(self._file)
+        self._lock.release(force=True)
+
+    def _append(self, entries: list[Entry]) -> None:
+        pieces = [self._encoded(entry) for entry in entries]
+        data = b"".join(pieces)
+        if data and not self._write(data):
+            for entry, piece in zip(entries, pieces, strict=True):
+                if piece and entry.lost is not None:
+                    entry.lost()
+        self._waiting_bytes -= sum(entry.size for entry in entries)
+        for entry in entries:
+            if entry.done is not None:
+                entry.done()
+
+    def _encoded(self, entry: Entry) -> bytes:
+        try:
+            return entry.encode()
+        except Exception as error:  # noqa: BLE001 - one capture is lost and counted, the others are not
+            self._failed(f"a capture could not be encoded ({type(error).__name__}: {error})")
+            if entry.lost is not None:
+                entry.lost()
+            return b""
+
+    def _write(self, data: bytes) -> bool:
+        if self._file < 0 and not self._reopened():
+            return False
+        try:
+            if self._offset >= SEGMENT_BYTES:
+                self._next_segment()
+            _write_all(self._file, data)
+            if self._fsync:
+                os.fsync(self._file)
+        except OSError as error:
+            self._failed(f"calls go on but are not recorded: writing {self.run}: {error.strerror or error}")
+            self._take_back()
+            return False
+        self._offset += len(data)
+        self.counts.written_bytes += len(data)
+        if self._complained:
+            self._complained = False
+            self._say("calls are recorded again")
+        return True
+
+    def _take_back(self) -> None:
+        # Half a record in the middle of a segment would end it for the reader.
+        try:
+            os.ftruncate(self._file, self._offset)
+            os.lseek(self._file, self._offset, os.SEEK_SET)
+        except OSError:
+            os.close(self._file)
+            self._file = -1
+
+    def _failed(self, line: str) -> None:
+        self.counts.failed_writes += 1
+        self.counts.last_error = line
+        if not self._complained:
+            self._complained = True
+            self._say(line)
+
+    def _reopened(self) -> bool:
+        if time.monotonic() - self._tried < RETRY_SECONDS:
+            self.counts.failed_writes += 1
+            return False
+        return self._open_or_complain()
+
+    def _open_or_complain(self) -> bool:
+        self._tried = time.monotonic()
+        try:
+            if not self._lock.is_locked:
+                paths.make_private(self.run.parent.parent)
+                paths.make_private(self.run.parent)
+                paths.make_private(self.run)
+                self._lock.acquire(blocking=False)
+            self._next_segment()
+        except (OSError, Timeout) as error:
+            self._failed(f"calls go on but are not recorded: the folder {self.run.parent} cannot be written: {error}")
+            return False
+        return True
+
+    def _next_segment(self) -> None:
+        waiting = _size_of(self.run)
+        if waiting > self._limit:
+            raise OSError(f"{waiting} bytes wait for the worker, more than llm_calls_spool_limit")
+        path = self.run / f"{self._segment + 1:010d}{SEGMENT_SUFFIX}"
+        file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0), 0o600)
+        try:
+            _write_all(file, MAGIC)
+        except OSError:
+            os.close(file)
+            path.unlink()
+            raise
+        if self._file >= 0:
+            os.close(self._file)
+        self._file, self._segment, self._offset = file, self._segment + 1, len(MAGIC)
+
+
+def _write_all(file: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]
+
+
+def _size_of(run: Path) -> int:
+    size = 0
+    for path in run.glob("*" + SEGMENT_SUFFIX):
+        with contextlib.suppress(FileNotFoundError):  # the worker has just removed it
+            size += path.stat().st_size
+    return size
+
+
+def _nothing() -> bytes:
+    return b""
+
+
+def _resolve_soon(loop: asyncio.AbstractEventLoop, written: asyncio.Future[None]) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever waited
+        loop.call_soon_threadsafe(_resolve, written)
+
+
+def _resolve(written: asyncio.Future[None]) -> None:
+    if not written.done():
+        written.set_result(None)

@@ -1,0 +1,200 @@
+"""From a capture to its row: what the connection saw, and what the payload says."""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+
+import orjson
+
+from . import openai
+from .call import Call, Outcome
+from .capture.capture import Body, Capture
+from .capture.records import Ending
+from .openai.multipart import to_json
+from .openai.reading import Exchange, Reading
+
+_NOT_TOLD = {"finished", "failed", "first_token_offset"}
+_READ_FIELDS = tuple(f.name for f in dataclasses.fields(Reading) if f.name not in _NOT_TOLD)
+
+_OUTCOMES = {
+    Ending.CLIENT_GONE: Outcome.CLIENT_CANCELLED,
+    Ending.SERVER_GONE: Outcome.SERVER_CUT,
+    Ending.NOT_CONNECTED: Outcome.CONNECT_FAILED,
+    Ending.TIMEOUT: Outcome.TIMEOUT,
+    Ending.STOPPED: Outcome.INTERRUPTED,
+    Ending.INTERRUPTED: Outcome.INTERRUPTED,
+}
+
+
+def call_of(capture: Capture) -> Call:
+    """Make the row of a call over HTTP. Never raises for what a payload holds: `error` says what could not be read."""
+    request_headers = joined(capture.begin["headers"])
+    response_headers = joined(capture.response_head.get("headers", ()))
+    exchange = Exchange(
+        method=capture.begin["method"],
+        url=capture.begin["url"],
+        request_headers=request_headers,
+        request_body=capture.request.data,
+        status=capture.response_head.get("status", 0),
+        response_headers=response_headers,
+        response_body=capture.response.data,
+    )
+    reading = read(exchange)
+    outcome = outcome_of(capture, reading)
+    call = bare_call(capture, request_headers, response_headers)
+    return dataclasses.replace(
+        call,
+        **{name: getattr(reading, name) for name in _READ_FIELDS if name not in ("error", "tags")},
+        tags=dict(reading.tags),
+        first_token_time=_first_token_time(capture, reading),
+        outcome=outcome.value,
+        error="; ".join(_reasons(capture, reading, outcome)),
+    )
+
+
+def read(exchange: Exchange) -> Reading:
+    """Read an exchange; a defect of the reader costs the columns that it would have filled, never the row."""
+    try:
+        return openai.read(exchange)
+    except Exception as error:  # noqa: BLE001 - the row is worth more than the reason
+        return Reading(error=f"the payload could not be read: {type(error).__name__}: {error}")
+
+
+def bare_call(capture: Capture, request_headers: dict[str, str], response_headers: dict[str, str]) -> Call:
+    """Make a row of what the connection alone tells."""
+    begin, end = capture.begin, capture.end
+    start = begin["time"]  # microseconds
+    finish = _finish(capture)
+    head = capture.response_head
+    return Call(
+        call_id=str(capture.call_id),
+        request_method=begin["method"],
+        request_url=begin["url"],
+        request_headers=request_headers,
+        request_content=content_of(capture.request, request_headers),
+        request_time=(start - end.get("began_before", 0)) // 1000,
+        response_time=(start + finish) // 1000,
+        response_status_code=head.get("status", 0),
+        response_text=content_of(capture.response, response_headers),
+        server_address=begin["server"],
+        first_byte_time=(start + head["at"]) // 1000 if head else None,
+        response_headers=response_headers,
+        request_bytes=_size(capture.request),
+        response_bytes=_size(capture.response),
+        truncated=_is_cut(capture.request) or _is_cut(capture.response) or end.get("gap", False),
+        request_sha256=_hash(capture.request),
+        response_sha256=_hash(capture.response),
+        api_key_hash=begin["api_key_hash"],
+        user_agent=request_headers.get("user-agent", ""),
+    )
+
+
+def outcome_of(capture: Capture, reading: Reading) -> Outcome:
+    """Tell how a call ended, from the payload first: a client that leaves after the last event has a whole answer."""
+    ending = capture.end.get("ending", Ending.INTERRUPTED)
+    status = capture.response_head.get("status", 0)
+    answered = status != 0 and (ending == Ending.COMPLETE or reading.finished is True or _is_whole(capture))
+    if status >= 400 and (answered or ending != Ending.INTERRUPTED):
+        return Outcome.HTTP_ERROR
+    if reading.failed:
+        return Outcome.API_ERROR
+    if answered:
+        cut = reading.stream and reading.finished is False and ending == Ending.COMPLETE
+        return Outcome.SERVER_CUT if cut else Outcome.OK
+    return _OUTCOMES.get(ending, Outcome.OK)
+
+
+def _is_whole(capture: Capture) -> bool:
+    """Whether as many bytes came as the response's head had promised."""
+    length = joined(capture.response_head.get("headers", ())).get("content-length", "")
+    return length.isdigit() and bool(capture.response.summary) and _size(capture.response) == int(length) > 0
+
+
+def _reasons(capture: Capture, reading: Reading, outcome: Outcome) -> Iterator[str]:
+    if reading.error:
+        yield reading.error
+    if outcome is not Outcome.OK and capture.end.get("message"):
+        yield capture.end["message"]
+    if not capture.end and outcome is Outcome.INTERRUPTED:
+        yield "the proxy ended while the call was under way"
+    for what, body in (("request", capture.request), ("response", capture.response)):
+        if body.summary.get("error"):
+            yield f"{what}: {body.summary['error']}"
+    if capture.end.get("gap"):
+        yield "a part of a body was not recorded"
+
+
+def _first_token_time(capture: Capture, reading: Reading) -> int | None:
+    if reading.first_token_offset is None:
+        return None
+    arrivals = capture.response.arrivals
+    index = bisect.bisect_left(arrivals, (reading.first_token_offset, 0))
+    if index == len(arrivals):
+        return None
+    return int(capture.begin["time"] + arrivals[index][1]) // 1000
+
+
+def _finish(capture: Capture) -> int:
+    """Microseconds from the begin to the last byte; to the end where the response had none."""
+    if capture.end.get("ending") == Ending.COMPLETE and capture.response.arrivals:
+        return capture.response.arrivals[-1][1]
+    return int(capture.end.get("at", capture.last_seen))
+
+
+def joined(headers: Sequence[Sequence[str]]) -> dict[str, str]:
+    """Make a map of header fields; repeated ones are joined by ', ' (RFC 9110, 5.3)."""
+    values: dict[str, str] = {}
+    for name, value in headers:
+        values[name] = f"{values[name]}, {value}" if name in values else value
+    return values
+
+
+def content_of(body: Body, headers: Mapping[str, str]) -> str:
+    """Write a body as text.
+
+    Text is decoded by its charset, bytes that do not fit become \\xNN. A binary body becomes a JSON object with its
+    content_type, bytes and sha256; a multipart one an object of its fields, each file as filename, content_type, bytes
+    and sha256.
+    """
+    kept = body.summary.get("kept", "text")
+    content_type = headers.get("content-type", "")
+    if kept == "binary" and body.summary["size"]:
+        facts = {
+            "content_type": content_type,
+            "bytes": body.summary["size"],
+            "sha256": body.summary["sha256"],
+        }
+        return orjson.dumps(facts).decode()
+    if kept == "elided" or content_type.startswith("multipart/form-data"):
+        text = to_json(body.data, content_type)
+        if text is not None:
+            return text
+    return _text(body.data, content_type)
+
+
+def _text(data: bytes, content_type: str) -> str:
+    _, _, charset = content_type.partition("charset=")
+    charset = charset.partition(";")[0].strip(" \"'").lower() or "utf-8"
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        charset = "utf-16"
+    try:
+        text = data.decode(charset, "backslashreplace")
+    except (LookupError, UnicodeError):
+        text = data.decode("utf-8", "backslashreplace")
+    # UTF-7 and its like can decode to what UTF-8 has no place for.
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _size(body: Body) -> int:
+    return int(body.summary["size"]) if body.summary else len(body.data)
+
+
+def _is_cut(body: Body) -> bool:
+    return bool(body.summary.get("truncated", False))
+
+
+def _hash(body: Body) -> str:
+    whole = body.summary.get("kept", "text") == "text" and not _is_cut(body) and not body.summary.get("error")
+    return "" if whole or not body.summary["size"] else str(body.summary["sha256"])

@@ -1,0 +1,336 @@
+"""The worker: the second process. It reads captures from the spool, makes rows of them, and keeps them in the journal.
+
+It is started by the proxy (`python -m calltracker.worker`) with its settings as one line of JSON on the standard input,
+which stays open for as long as the proxy lives. What it has to say goes to the standard output, a line each. It may be
+slow, or be killed at any instant: the captures wait in the file, and a capture that is read twice gives one row.
+
+How far a run has been read is kept per segment, in the journal, together with the calls that were open at the
+segment's end; within a segment a new worker reads again from the start.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from . import journal, paths, retention
+from .call import Call
+from .capture.records import LARGEST as LARGEST_RECORD
+from .capture.records import MAGIC, CorruptRecordError, Record, RecordKind, decode
+from .capture.spool import PROXY_LOCK, SEGMENT_SUFFIX
+from .following import Following
+from .proton.exporter import Exporter
+from .worker_settings import WorkerSettings
+
+POLL_SECONDS = 0.05
+READ_BYTES = 1024 * 1024
+ADOPT_SECONDS = 2.0  # how often runs whose proxy has ended are looked for
+PRUNE_SECONDS = 60.0
+RETRY_SECONDS = 0.5  # how often a journal that cannot be written is tried again
+FAREWELL_SECONDS = 3.0  # how long, at the end, rows are still delivered
+WORKER_LOCK = "worker.lock"
+
+log = logging.getLogger("llm_calls")
+
+
+class Run:
+    """One run's folder, read in order. What `read` gives goes to the journal before anything is removed."""
+
+    def __init__(self, folder: Path, checkpoint: tuple[int, bytes] | None) -> None:
+        self.folder = folder
+        self.name = folder.name
+        self._segment, state = checkpoint or (0, b"")
+        self.open: dict[bytes, Following] = _restored(state)
+        self._offset = 0
+        self._ended: Path | None = None
+
+    def segments(self) -> list[Path]:
+        return sorted(self.folder.glob("*" + SEGMENT_SUFFIX))
+
+    def read(self) -> tuple[list[Call], bool]:
+        """Read what has come, up to some megabytes: the rows of calls that ended, and whether there may be more."""
+        for path in self.segments():
+            number = int(path.stem)
+            if number <= self._segment:
+                path.unlink(missing_ok=True)
+                continue
+            newer = (self.folder / f"{number + 1:010d}{SEGMENT_SUFFIX}").exists()
+            calls, moved = self._read_segment(path)
+            if newer and not moved:
+                self._ended = path
+                self._segment, self._offset = number, 0
+                moved = True
+            return calls, moved
+        return [], False
+
+    def _read_segment(self, path: Path) -> tuple[list[Call], bool]:
+        calls: list[Call] = []
+        moved = False
+        size = READ_BYTES
+        with path.open("rb") as file:
+            self._offset = max(self._offset, len(MAGIC))
+            while True:
+                file.seek(self._offset)
+                data = file.read(size)
+                try:
+                    for record in decode(data):
+                        self._offset += record.size
+                        moved = True
+                        calls += self._take(record)
+                except CorruptRecordError:
+                    self._set_aside(path)
+                    return calls, moved
+                if moved or len(data) < size or size > LARGEST_RECORD:
+                    return calls, moved
+                size *= 8
+
+    def _set_aside(self, path: Path) -> None:
+        kept = path.with_suffix(".corrupt")
+        log.warning(
+            "captures from byte %d of %s on cannot be read; the file is kept as %s", self._offset, path, kept.name
+        )
+        path.rename(kept)
+        path.touch(mode=0o600)  # so that the run goes on with the next segment
+
+    def _take(self, record: Record) -> Iterator[Call]:
+        key = record.call_id.bytes
+        if record.kind is RecordKind.BEGIN:
+            self.open[key] = Following(record)
+            return
+        following = self.open.get(key)
+        if following is None:
+            return  # its begin was lost, and counted by the proxy
+        yield from following.take(record)
+        if record.kind is RecordKind.END:
+            del self.open[key]
+
+    def interrupt(self) -> list[Call]:
+        """The proxy has ended: give the rows of the calls that were under way."""
+        calls = [call for following in self.open.values() for call in following.interrupted()]
+        self.open.clear()
+        return calls
+
+    def checkpoint(self) -> tuple[int, bytes]:
+        """How far the run has been read: (the last segment that was read whole, the calls open then)."""
+        return self._segment, pickle.dumps(self.open)
+
+    @property
+    def segment_ended(self) -> bool:
+        """Whether the last read came to a segment's end: then the checkpoint is due, before the next read."""
+        return self._ended is not None
+
+    def remove_ended_segment(self) -> None:
+        """Remove the segment that was read to its end, after its checkpoint has been committed."""
+        if self._ended is not None:
+            self._ended.unlink(missing_ok=True)
+            self._ended = None
+
+    def remove(self) -> None:
+        """Remove the folder of a run that has been read to its end; what is corrupt stays."""
+        for path in [*self.segments(), self.folder / PROXY_LOCK, self.folder / WORKER_LOCK]:
+            path.unlink(missing_ok=True)
+        if not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+
+def _restored(state: bytes) -> dict[bytes, Following]:
+    if not state:
+        return {}
+    try:
+        following: dict[bytes, Following] = pickle.loads(state)
+    except Exception as error:  # noqa: BLE001 - written by another version: those calls cannot be followed on
+        log.warning("calls that an earlier worker had begun to read cannot be continued: %s", error)
+        return {}
+    return following
+
+
+class Worker:
+    """Reads its proxy's run, and runs whose proxy has ended, into the journal."""
+
+    def __init__(self, settings: WorkerSettings, proxy_gone: threading.Event) -> None:
+        self._settings = settings
+        self._proxy_gone = proxy_gone
+        self._spool = paths.spool_folder(settings.journal)
+        self._connection: sqlite3.Connection | None = None
+        self._exporter: Exporter | None = None
+        self._locks: dict[str, FileLock] = {}
+        self._complained = ""
+        self._next_adoption = 0.0
+        self._next_pruning = time.monotonic() + PRUNE_SECONDS
+
+    def work(self) -> None:
+        """Work until the proxy is gone and all that it left is in the journal."""
+        self._persist(lambda connection: None)
+        own = self._own_run()
+        while True:
+            gone = self._proxy_gone.is_set()
+            moved = own is not None and self._read(own)
+            if gone and not moved:
+                break
+            if not moved:
+                self._housekeeping()
+                self._proxy_gone.wait(POLL_SECONDS)
+        if own is not None:
+            self._end(own, patience=RETRY_SECONDS)
+        self._adopt()
+        self._stop_exporter(FAREWELL_SECONDS)
+
+    def _own_run(self) -> Run | None:
+        if not self._settings.run:
+            return None
+        folder = Path(self._settings.run)
+        lock = FileLock(folder / WORKER_LOCK)
+        while not self._proxy_gone.is_set():
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                self._proxy_gone.wait(POLL_SECONDS)  # an earlier worker has not quite ended
+            except OSError:
+                self._proxy_gone.wait(RETRY_SECONDS)  # the proxy has not been able to make its folder
+            else:
+                self._locks[folder.name] = lock
+                return self._opened(folder)
+        return None
+
+    def _opened(self, folder: Path) -> Run:
+        found: list[tuple[int, bytes]] = []
+        self._persist(lambda connection: found.extend(_checkpoint_of(connection, folder.name)))
+        return Run(folder, found[0] if found else None)
+
+    def _read(self, run: Run) -> bool:
+        calls, moved = run.read()
+        if calls or run.segment_ended:
+            self._keep(run, calls)
+        return moved
+
+    def _keep(self, run: Run, calls: list[Call]) -> None:
+        checkpoint = run.checkpoint() if run.segment_ended else None
+
+        def write(connection: sqlite3.Connection) -> None:
+            journal.add(connection, calls, for_proton=self._settings.proton is not None)
+            if checkpoint is not None:
+                connection.execute("INSERT OR REPLACE INTO spool_progress VALUES (?, ?, ?)", (run.name, *checkpoint))
+
+        self._persist(write)
+        run.remove_ended_segment()
+        if calls and self._exporter is not None:
+            self._exporter.wake()
+
+    def _end(self, run: Run, *, patience: float) -> None:
+        """Read a run to its end, and turn what was under way into rows, if its proxy has really ended."""
+        lock = FileLock(run.folder / PROXY_LOCK)
+        try:
+            lock.acquire(timeout=patience)
+        except (Timeout, OSError):
+            return
+        with lock:
+            while self._read(run):
+                pass
+            self._keep(run, run.interrupt())
+            self._persist(
+                lambda connection: connection.execute("DELETE FROM spool_progress WHERE run = ?", (run.name,))
+            )
+            run.remove()
+
+    def _housekeeping(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_adoption:
+            self._next_adoption = now + ADOPT_SECONDS
+            self._adopt()
+        if now >= self._next_pruning:
+            self._next_pruning = now + PRUNE_SECONDS
+            self._persist(self._prune)
+
+    def _prune(self, connection: sqlite3.Connection) -> None:
+        days, size = self._settings.keep_days, self._settings.keep_bytes
+        if retention.prune(connection, keep_days=days, keep_bytes=size) >= retention.BATCH:
+            self._next_pruning = 0.0
+
+    def _adopt(self) -> None:
+        """Read the runs whose proxy and worker both ended before their time."""
+        folders = sorted(self._spool.iterdir()) if self._spool.is_dir() else []
+        for folder in folders:
+            if folder.name in self._locks or not any(folder.glob("*" + SEGMENT_SUFFIX)):
+                continue
+            try:
+                with FileLock(folder / WORKER_LOCK, blocking=False):
+                    self._end(self._opened(folder), patience=0)
+            except (Timeout, OSError):
+                continue  # somebody else's, or under way
+
+    def _persist(self, write: Callable[[sqlite3.Connection], Any]) -> None:
+        """Do one transaction, for as long as it takes: while the journal cannot be written, captures wait."""
+        while True:
+            try:
+                connection = self._connected()
+                with journal.transaction(connection):
+                    write(connection)
+            except (sqlite3.Error, OSError) as error:
+                self._disconnect()
+                if journal.is_corrupt(error):
+                    self._stop_exporter(0)
+                    self._complain(journal.set_aside(self._settings.journal))
+                    continue
+                self._complain(f"rows wait: the journal {self._settings.journal} cannot be written: {error}")
+                if self._proxy_gone.is_set():
+                    raise SystemExit(1) from None  # the next worker goes on from here
+                self._proxy_gone.wait(RETRY_SECONDS)
+            else:
+                if self._complained:
+                    self._complained = ""
+                    log.warning("the journal is written again")
+                return
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = journal.connect(self._settings.journal, fsync=self._settings.fsync)
+            if self._settings.proton is not None and self._exporter is None:
+                self._exporter = Exporter(self._settings.journal, self._settings.proton)
+                self._exporter.start()
+        return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _stop_exporter(self, seconds: float) -> None:
+        if self._exporter is not None:
+            self._exporter.stop(seconds)
+            self._exporter = None
+
+    def _complain(self, line: str) -> None:
+        if line != self._complained:
+            self._complained = line
+            log.warning("%s", line)
+
+
+def _checkpoint_of(connection: sqlite3.Connection, run: str) -> list[tuple[int, bytes]]:
+    return connection.execute("SELECT segment, open_calls FROM spool_progress WHERE run = ?", (run,)).fetchall()
+
+
+def main() -> None:
+    """Run a worker for as long as the standard input stays open, and then until all that was captured is kept."""
+    logging.basicConfig(stream=sys.stdout, level=logging.WARNING, format="%(message)s")
+    settings = WorkerSettings.from_line(sys.stdin.readline())
+    gone = threading.Event()
+
+    def watch() -> None:
+        sys.stdin.read()
+        gone.set()
+
+    threading.Thread(target=watch, name="llm-calls proxy watch", daemon=True).start()
+    Worker(settings, gone).work()
+
+
+if __name__ == "__main__":
+    main()
