@@ -49,7 +49,6 @@ class LLMCalls:
             self.settings = settings.read(
                 {option.name: getattr(ctx.options, option.name) for option in settings.OPTIONS},
                 os.environ,
-                idle_seconds=getattr(ctx.options, "tcp_timeout", 600),
             )
         except settings.OptionError as error:
             raise exceptions.OptionsError(str(error)) from None

@@ -93,13 +93,12 @@ class OptionError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class CaptureSettings:
-    """What the recorder needs. `idle_seconds`: after which mitmproxy gives up a silent connection."""
+    """What the recorder needs."""
 
     hosts: Hosts
     redaction: Redaction
     bodies: bool
     body_limit: int
-    idle_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +117,7 @@ class Settings:
 T = TypeVar("T")
 
 
-def read(options: Mapping[str, str], environment: Mapping[str, str], *, idle_seconds: float = 600) -> Settings:
+def read(options: Mapping[str, str], environment: Mapping[str, str]) -> Settings:
     """Check the options (by name; empty is "not set") over the environment. Raises OptionError."""
 
     def value(name: str, check: Callable[[str], T]) -> T:
@@ -136,7 +135,6 @@ def read(options: Mapping[str, str], environment: Mapping[str, str], *, idle_sec
         redaction=value("llm_calls_redact", _redaction),
         bodies=value("llm_calls_bodies", _switch),
         body_limit=value("llm_calls_body_limit", parse_size),
-        idle_seconds=idle_seconds,
     )
     return Settings(
         capture=capture,

@@ -39,7 +39,8 @@ def test_every_form_is_read():
 
 
 @pytest.mark.parametrize(
-    "text", ["https://a.example", "a.example/v1", "a:b", "a:0", "a:65536", "a:", "*", "*.10.0.0.1:x", "a b*c", "-a", "[::1"]
+    "text",
+    ["https://a.example", "a.example/v1", "a:b", "a:0", "a:65536", "a:", "*", "*.10.0.0.1:x", "a b*c", "-a", "[::1"],
 )
 def test_what_is_not_a_host_is_named(text):
     with pytest.raises(ValueError, match="write a host as"):

@@ -39,11 +39,18 @@ def test_headers_keep_their_names_and_lose_their_secrets():
 
 def test_urls_keep_their_parameters_and_lose_their_secrets():
     url = f"https://u:pw@h.example/a?api-version=1&api%2Dkey=zz&access_token=t&q={KEY}"
-    assert Redaction().url(url) == f"https://{MASK}@h.example/a?api-version=1&api%2Dkey={MASK}&access_token={MASK}&q={MASK}"
+    assert (
+        Redaction().url(url)
+        == f"https://{MASK}@h.example/a?api-version=1&api%2Dkey={MASK}&access_token={MASK}&q={MASK}"
+    )
 
 
 def test_the_credentials_of_a_request_are_found_in_every_place():
-    headers = [("AUTHORIZATION", "Bearer one"), ("api-key", "two"), ("sec-websocket-protocol", "openai-insecure-api-key.three")]
+    headers = [
+        ("AUTHORIZATION", "Bearer one"),
+        ("api-key", "two"),
+        ("sec-websocket-protocol", "openai-insecure-api-key.three"),
+    ]
     assert credentials(headers, "https://h/?api-key=fo%75r&x=1") == ("one", "two", "three", "fo%75r", "four")
 
 
@@ -68,7 +75,12 @@ SECRETS = (
 HIDDEN = (b"ek_abc", b"plain-words", b"tok tok", b"zzz", KEY.encode(), b"hidden-one")
 
 
-@given(st.lists(st.sampled_from(SECRETS), min_size=1, max_size=4), st.integers(0, 9000), st.sets(st.integers(0, 40000)), st.booleans())
+@given(
+    st.lists(st.sampled_from(SECRETS), min_size=1, max_size=4),
+    st.integers(0, 9000),
+    st.sets(st.integers(0, 40000)),
+    st.booleans(),
+)
 def test_however_a_body_is_cut_up_its_secrets_are_masked_and_nothing_else(parts, filling, cuts, lines):
     body = (b"x" * filling + b"\n").join(parts)
     given_out = masked(body, [cut for cut in cuts if cut < len(body)], lines=lines)

@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
+from mitmproxy import ctx, http
 from mitmproxy import flow as mitmflow
-from mitmproxy import http
+from mitmproxy.proxy import server
 
 from ..call import new_call_id
 from ..settings import CaptureSettings
@@ -269,7 +270,7 @@ class Recorder:
         if track is None:
             return
         message = flow.error.msg if flow.error else ""
-        self._end(flow, track, _ending_of(flow, message, track, self.settings.idle_seconds), message)
+        self._end(flow, track, _ending_of(flow, message, track), message)
         await self._spool.committed()
 
     def connect(self, flow: http.HTTPFlow) -> None:
@@ -382,20 +383,25 @@ def _summary_facts(summary: BodySummary) -> dict[str, object]:
     return {name: getattr(summary, name) for name in ("size", "sha256", "kept", "truncated", "error")}
 
 
-def _ending_of(flow: http.HTTPFlow, message: str, track: Track, idle_seconds: float) -> str:
+def _ending_of(flow: http.HTTPFlow, message: str, track: Track) -> str:
     """Tell from the connections' states who ended a flow; mitmproxy's messages tell only part of it."""
     if message == mitmflow.Error.KILLED_MESSAGE or "body too large" in message:
         return Ending.STOPPED
     silent = (time.monotonic_ns() - track.started) / 1e9 - track.last_seen / 1e6
-    if message == "Client disconnected." and silent >= idle_seconds - 1:
+    if message == "Client disconnected." and silent >= _idle_seconds() - 1:
         return Ending.TIMEOUT
     if not flow.client_conn.connected or "by client" in message:
         return Ending.CLIENT_GONE
-    server = flow.server_conn
-    tls_missing = flow.request.scheme == "https" and not server.tls_established
-    if flow.response is None and (server.timestamp_tcp_setup is None or tls_missing):
+    upstream = flow.server_conn
+    tls_missing = flow.request.scheme == "https" and not upstream.tls_established
+    if flow.response is None and (upstream.timestamp_tcp_setup is None or tls_missing):
         return Ending.NOT_CONNECTED
     return Ending.SERVER_GONE
+
+
+def _idle_seconds() -> float:
+    """After how long without a byte mitmproxy gives a connection up: an option since 12.2.1, a constant before."""
+    return float(getattr(ctx.options, "tcp_timeout", getattr(server, "TCP_TIMEOUT", 600)))
 
 
 def _is_streamed_request(request: http.Request) -> bool:
