@@ -20,6 +20,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+if False:  # for type checkers, in the words of Python 3.6
+    from collections.abc import Callable, Iterator
+
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENTS = ROOT / ".envs"
 OLDEST = (3, 11)
@@ -65,22 +68,52 @@ def ensure(
     """
     place = (folder or ENVIRONMENTS) / name
     interpreter = _interpreter(place)
-    wanted = _key(place, install, inputs)
-    if _stamp(place) == wanted and interpreter.exists():
-        return interpreter
-    with _lock(place):
-        found = _stamp(place)
-        if found == wanted and interpreter.exists():
-            return interpreter  # somebody else has just made it
-        if found and interpreter.exists():
+
+    def make(outdated: bool) -> None:
+        if outdated:
             _say(f"bringing {_shown(place)} up to date")
-            (place / "stamp").unlink()
             _pip(place, install)
         else:
             _make(place, install, pythons or suitable_pythons())
+
+    _once(place, interpreter, _key(place, install, inputs), make)
+    return interpreter
+
+
+def ensure_node_modules(package: Path, folder: "Path | None" = None) -> "Path | None":
+    """Return a folder node_modules with what a package.json asks for; None without Node. Raises EnvironmentFailure."""
+    place = (folder or ENVIRONMENTS) / "node"
+    npm = shutil.which("npm")
+    if npm is None or shutil.which("node") is None:
+        return None
+
+    def make(_: bool) -> None:
+        _say(f"making {_shown(place)} with npm")
+        _clear(place)
+        place.mkdir()
+        shutil.copy(str(package), str(place))
+        quiet = ["--no-audit", "--no-fund", "--no-update-notifier"]
+        if _run([str(npm), "install", *quiet, "--prefix", str(place)], _log(place), "w"):
+            raise EnvironmentFailure(f"npm could not install what {package.name} asks for (details: {_log(place)})")
+
+    modules = place / "node_modules"
+    _once(place, modules, _key(place, [], [package]), make)
+    return modules
+
+
+def _once(place: Path, product: Path, wanted: str, make: "Callable[[bool], None]") -> None:
+    """Have `make` fill the place unless its stamp says that this was done; it is told whether it only is outdated."""
+    if _stamp(place) == wanted and product.exists():
+        return
+    with _lock(place):
+        found = _stamp(place)
+        if found == wanted and product.exists():
+            return  # somebody else has just made it
+        if found:
+            (place / "stamp").unlink()
+        make(bool(found) and product.exists())
         (place / "stamp.partial").write_text(wanted)
         (place / "stamp.partial").replace(place / "stamp")
-    return interpreter
 
 
 def application() -> Path:
@@ -268,7 +301,7 @@ def _key(place: Path, install: "list[str]", inputs: "list[Path]") -> str:
 
 
 @contextmanager
-def _lock(place: Path) -> "Iterator[None]":  # type: ignore[name-defined]  # noqa: F821
+def _lock(place: Path) -> "Iterator[None]":
     """Hold the environment's lock, waiting for whoever has it."""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
