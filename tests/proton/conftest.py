@@ -23,7 +23,7 @@ QUICK = {
     "visibility": 0.25,
     "backoff_first": 0.01,
     "backoff_most": 0.05,
-    "batch_rows": 200,
+    "batch_rows": 100,
 }
 SHOWN_WITHIN = 0.08  # the test server's delay, below the exporter's Settings.visibility by a wide margin
 
@@ -71,7 +71,7 @@ def waiting(path: Path) -> int:
     return sum(not row[2] for row in left(path))
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 20.0, what: str = "") -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 60.0, what: str = "") -> Any:
     """Wait until a condition holds; fail when it does not within the bound."""
     deadline = time.monotonic() + seconds
     while not (result := condition()):

@@ -99,8 +99,8 @@ def _close(one: socket.socket, reset: bool) -> None:
     try:
         if reset:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        else:
-            one.shutdown(socket.SHUT_RDWR)
+        # Also before a reset: it wakes the thread that reads from it, without which nothing is closed.
+        one.shutdown(socket.SHUT_RD if reset else socket.SHUT_RDWR)
     except OSError:
         pass
     one.close()

@@ -103,6 +103,18 @@ class Proton:
         if settings.secure:
             # The driver's own context verifies nothing, whatever it is told (0.3.0 sets `options`).
             self._client.connection._create_ssl_context = lambda _: _tls(settings)
+        self._connect_error: OSError | None = None
+        self._open_socket = self._client.connection._create_socket
+        self._client.connection._create_socket = self._connect
+
+    def _connect(self, host: str, port: int) -> Any:
+        """Open a socket; remember why that failed, of which the driver keeps only the words."""
+        self._connect_error = None
+        try:
+            return self._open_socket(host, port)
+        except OSError as error:
+            self._connect_error = error
+            raise
 
     def close(self) -> None:
         """Close the connection; the next call opens a new one."""
@@ -253,11 +265,12 @@ class Proton:
 
     def explain(self, error: BaseException) -> str:
         """Say in one line what an error of the driver means and what to do."""
-        return explain(error, self._settings)
+        if isinstance(error, errors.NetworkError) and self._connect_error is not None:
+            return _explain_connect(self._connect_error, self._settings)
+        return _explain(error, self._settings)
 
 
-def explain(error: BaseException, settings: Settings) -> str:
-    """Say in one line what an error of the driver means and what to do."""
+def _explain(error: BaseException, settings: Settings) -> str:
     where, code = settings.address, _code(error)
     said = _first_line(error)
     known = {
@@ -274,23 +287,29 @@ def explain(error: BaseException, settings: Settings) -> str:
         return known[code]
     if isinstance(error, errors.ServerException):
         return f"Proton at {where} says (code {code}): {said}"
-    cause = error.__context__ if isinstance(error, errors.NetworkError) else error
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return (
-            f"the certificate of {where} is not trusted ({cause.verify_message}): "
-            "set PROTON_CA_CERTS to its CA, or PROTON_VERIFY=false"
-        )
-    if isinstance(cause, ssl.SSLError):
-        return f"no TLS with {where} ({cause.reason or said}): check PROTON_PORT and PROTON_SECURE"
-    if isinstance(cause, socket.gaierror):
-        return f"there is no host {settings.host!r} ({cause.strerror}): check PROTON_HOST"
-    if isinstance(cause, ConnectionRefusedError):
-        return f"nothing listens at {where}: start Proton, or check PROTON_HOST and PROTON_PORT"
     if isinstance(error, (TimeoutError, errors.SocketTimeoutError)):
         return f"Proton at {where} does not answer in time"
     if isinstance(error, (OSError, EOFError, errors.NetworkError)):
         return f"the connection to Proton at {where} broke: {said or type(error).__name__}"
     return f"Proton at {where}: {type(error).__name__}: {said}"
+
+
+def _explain_connect(error: OSError, settings: Settings) -> str:
+    where = settings.address
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            f"the certificate of {where} is not trusted ({error.verify_message}): "
+            "set PROTON_CA_CERTS to its CA, or PROTON_VERIFY=false"
+        )
+    if isinstance(error, ssl.SSLError):
+        return f"no TLS with {where} ({error.reason or error}): check PROTON_PORT and PROTON_SECURE"
+    if isinstance(error, socket.gaierror):
+        return f"there is no host {settings.host!r} ({error.strerror}): check PROTON_HOST"
+    if isinstance(error, ConnectionRefusedError):
+        return f"nothing listens at {where}: start Proton, or check PROTON_HOST and PROTON_PORT"
+    if isinstance(error, TimeoutError):
+        return f"{where} does not answer: check PROTON_HOST and PROTON_PORT, or a firewall between"
+    return f"no connection to {where} ({error.strerror or error}): check PROTON_HOST and PROTON_PORT"
 
 
 def _first_line(error: BaseException) -> str:
@@ -357,6 +376,6 @@ def _content_key(row: Row, zone: Any) -> tuple[Any, ...]:
         row[_INDEX["request_method"]],
         row[_INDEX["request_url"]],
         row[_INDEX["response_status_code"]],
-        len(row[_INDEX["request_content"]].encode("utf-8", "surrogatepass")),
-        len(row[_INDEX["response_text"]].encode("utf-8", "surrogatepass")),
+        len(row[_INDEX["request_content"]].encode("utf-8", "surrogateescape")),
+        len(row[_INDEX["response_text"]].encode("utf-8", "surrogateescape")),
     )

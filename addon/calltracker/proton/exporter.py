@@ -259,7 +259,7 @@ class Exporter:
             raise
         except Refused as refusal:
             if len(rows) == 1:
-                self._set_apart(connection, batch, str(refusal))
+                self._set_apart(connection, [(batch, str(refusal))])
             else:
                 self._send_smaller(connection, batch)
         except Unconfirmed as failure:
@@ -278,11 +278,11 @@ class Exporter:
         for doubt in self._doubts:
             if doubt.over_at is not None and self._witness and not doubt.witness_is_later:
                 doubt.witness, doubt.witness_is_later = self._witness, True
-        if last[0] >= self._careful_until:
+        if rows[0][0] > self._careful_until and not self._doubts:
             self._limit = self._settings.batch_rows
         if self._doubtful:
             # The server takes rows: those that it would not take are themselves at fault.
-            outbox.refused(connection, self._doubtful)
+            self._set_apart(connection, self._doubtful)
             self._doubtful = []
         self._succeeded(connection)
 
@@ -291,10 +291,11 @@ class Exporter:
         self._limit = max(1, len(batch.positions) // 2)
         self._careful_until = max(self._careful_until, batch.positions[-1])
 
-    def _set_apart(self, connection: sqlite3.Connection, batch: Batch, reason: str) -> None:
-        outbox.refused(connection, [(batch, reason)])
+    def _set_apart(self, connection: sqlite3.Connection, refused: list[tuple[Batch, str]]) -> None:
+        outbox.refused(connection, refused)
         self._limit = self._settings.batch_rows
-        log.error("Proton: one call is set apart, the others go on: %s", reason)
+        for _, reason in refused:
+            log.error("Proton: one call is set apart, the others go on: %s", reason)
 
     # What is in doubt
 

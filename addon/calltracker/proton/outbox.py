@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,13 +72,7 @@ def take(connection: sqlite3.Connection, most_rows: int, most_bytes: int) -> tup
         f"{_ROWS} WHERE o.refused = '' AND o.position NOT IN"
         " (SELECT value FROM outbox_sent, json_each(outbox_sent.positions)) ORDER BY o.position LIMIT ?"
     )
-    taken: list[Row] = []
-    left = most_bytes
-    for row in connection.execute(query, (most_rows,)):
-        left -= _ROW_SIZE + sum(_size(row[i]) for i in _TEXTS)
-        if left < 0 and taken:
-            break
-        taken.append(row)
+    taken = _read(connection, lambda: _up_to(most_bytes, connection.execute(query, (most_rows,))))
     if not taken:
         return None
     batch = Batch(uuid.uuid4().hex, tuple(row[0] for row in taken))
@@ -87,10 +81,29 @@ def take(connection: sqlite3.Connection, most_rows: int, most_bytes: int) -> tup
     return batch, taken
 
 
+def _read(connection: sqlite3.Connection, fetch: Callable[[], list[Row]]) -> list[Row]:
+    try:
+        return fetch()
+    except sqlite3.OperationalError:
+        # A text that is not UTF-8? Read it as it is: the driver will refuse that row, not every row.
+        connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
+        return fetch()
+
+
+def _up_to(most_bytes: int, rows: Iterable[Row]) -> list[Row]:
+    taken: list[Row] = []
+    for row in rows:
+        most_bytes -= _ROW_SIZE + sum(_size(row[i]) for i in _TEXTS)
+        if most_bytes < 0 and taken:
+            break
+        taken.append(row)
+    return taken
+
+
 def _size(text: Any) -> int:
     if not isinstance(text, str):
         return 8
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogateescape"))
 
 
 def _write_down(connection: sqlite3.Connection, batch: Batch) -> None:
@@ -107,7 +120,8 @@ def sent(connection: sqlite3.Connection) -> list[Batch]:
 def rows(connection: sqlite3.Connection, batch: Batch) -> list[Row]:
     """A batch's rows in its order; one that was deleted from the journal meanwhile is left out."""
     query = f"{_ROWS} WHERE o.position IN (SELECT value FROM json_each(?)) ORDER BY o.position"
-    return connection.execute(query, (orjson.dumps(batch.positions).decode(),)).fetchall()
+    positions = orjson.dumps(batch.positions).decode()
+    return _read(connection, lambda: connection.execute(query, (positions,)).fetchall())
 
 
 def delivered(connection: sqlite3.Connection, batch: Batch, positions: Sequence[int] | None = None) -> None:
