@@ -32,11 +32,12 @@ log = logging.getLogger("llm_calls")
 
 
 class LLMCalls:
-    """The addon. `tracker` is None until mitmproxy runs, and after it is done."""
+    """The addon. `tracker` is None before the first flow or `running`, whichever comes first, and after `done`."""
 
     def __init__(self) -> None:
         self.settings: settings.Settings | None = None
         self.tracker: Tracker | None = None
+        self.is_done = False
 
     # The addon's life
 
@@ -51,16 +52,29 @@ class LLMCalls:
                 os.environ,
             )
         except settings.OptionError as error:
-            raise exceptions.OptionsError(str(error)) from None
+            if self.tracker is not None:
+                raise exceptions.OptionsError(str(error)) from None
+            # At the start an exception here is shown with a traceback; an error that is logged ends the start as well.
+            log.error("llm_calls: %s", error)
+            return
         if self.tracker is not None and any(name.startswith(settings.PREFIX) for name in updated):
             self.tracker.reconfigure(self.settings)
 
+    @guarded
     def running(self) -> None:
-        assert self.settings is not None
-        self.tracker = Tracker(self.settings)
-        self.tracker.start()
+        self.start()
+        if self.tracker is not None:
+            self.tracker.announce()
 
+    def start(self) -> None:
+        """Begin to track, unless that has been done: a flow that is replayed (-C) comes before `running`."""
+        if self.tracker is None and self.settings is not None and not self.is_done:
+            self.tracker = Tracker(self.settings)
+            self.tracker.start()
+
+    @guarded
     def done(self) -> None:
+        self.is_done = True
         if self.tracker is not None:
             tracker, self.tracker = self.tracker, None
             tracker.stop()
@@ -96,6 +110,7 @@ class LLMCalls:
 
     @guarded
     async def requestheaders(self, flow: http.HTTPFlow) -> None:
+        self.start()
         if self.tracker is not None and self.tracker.recorder.wants(flow):
             await self.tracker.recorder.request_headers(flow)
 

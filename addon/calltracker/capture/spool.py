@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from .. import paths
 from .records import MAGIC
@@ -32,6 +32,7 @@ SEGMENT_BYTES = 16 * 1024 * 1024
 QUEUE_BYTES = 64 * 1024 * 1024  # what may wait in memory while the disk does not answer
 LINGER_SECONDS = 0.05  # how long data may wait that nobody waits for
 PATIENCE_SECONDS = 0.25  # how long a flow waits for a disk that does not answer
+CALM_SECONDS = 10.0  # after so long without a failure, writing works again
 RETRY_SECONDS = 1.0  # how often a spool that could not be opened is tried again
 
 Encode = Callable[[], bytes]
@@ -80,7 +81,8 @@ class Spool:
         self._segment = 0
         self._offset = 0
         self._tried = -RETRY_SECONDS
-        self._complained = False
+        self._failed_size = 0  # the largest write that failed since the user was last told; 0: all is well
+        self._failed_at = 0.0
         self._thread = threading.Thread(target=self._work, name="llm-calls spool", daemon=True)
 
     def start(self) -> None:
@@ -167,7 +169,7 @@ class Spool:
         try:
             return entry.encode()
         except Exception as error:  # noqa: BLE001 - one capture is lost and counted, the others are not
-            self._failed(f"a capture could not be encoded ({type(error).__name__}: {error})")
+            self._failed(f"a capture could not be encoded: {type(error).__name__}: {error}", 1)
             if entry.lost is not None:
                 entry.lost()
             return b""
@@ -181,16 +183,20 @@ class Spool:
             _write_all(self._file, data)
             if self._fsync:
                 os.fsync(self._file)
-        except OSError as error:
-            self._failed(f"calls go on but are not recorded: writing {self.run}: {error.strerror or error}")
+        except Exception as error:  # noqa: BLE001 - the thread lives on, whatever it is
+            self._failed(f"{self.run} cannot be written: {error}", len(data))
             self._take_back()
             return False
         self._offset += len(data)
         self.counts.written_bytes += len(data)
-        if self._complained:
-            self._complained = False
+        if self._failed_size and (len(data) >= self._failed_size or self._calm()):
+            self._failed_size = 0
             self._say("calls are recorded again")
         return True
+
+    def _calm(self) -> bool:
+        # A disk that is nearly full takes small writes between large ones that it does not take.
+        return time.monotonic() - self._failed_at > CALM_SECONDS
 
     def _take_back(self) -> None:
         # Half a record in the middle of a segment would end it for the reader.
@@ -201,12 +207,13 @@ class Spool:
             os.close(self._file)
             self._file = -1
 
-    def _failed(self, line: str) -> None:
+    def _failed(self, why: str, size: int) -> None:
         self.counts.failed_writes += 1
-        self.counts.last_error = line
-        if not self._complained:
-            self._complained = True
-            self._say(line)
+        self.counts.last_error = why
+        if not self._failed_size:
+            self._say(f"calls go on but are not recorded: {why}")
+        self._failed_size = max(self._failed_size, size)
+        self._failed_at = time.monotonic()
 
     def _reopened(self) -> bool:
         if time.monotonic() - self._tried < RETRY_SECONDS:
@@ -223,8 +230,8 @@ class Spool:
                 paths.make_private(self.run)
                 self._lock.acquire(blocking=False)
             self._next_segment()
-        except (OSError, Timeout) as error:
-            self._failed(f"calls go on but are not recorded: the folder {self.run.parent} cannot be written: {error}")
+        except Exception as error:  # noqa: BLE001 - the proxy starts and the thread lives on, whatever it is
+            self._failed(f"the folder {self.run.parent} cannot be written: {error}", 1)
             return False
         return True
 

@@ -90,15 +90,18 @@ class Tracker:
     def start(self) -> None:
         self._spool.start()
         self._supervisor.start()
+
+    def announce(self) -> None:
+        """The proxy listens: warn of what should not be, and let the other commands find it."""
         self._warn_of_listening()
-        self._announce()
+        self._write_address()
 
     def stop(self) -> None:
         """End what is under way, write it down, and give the worker a bounded time for the rest."""
         self.recorder.shutdown()
         self._spool.stop(SPOOL_SECONDS)
         self._supervisor.stop(WORKER_SECONDS)
-        self._withdraw()
+        self._remove_address()
         lost = self.recorder.counts.lost
         if lost:
             log.warning("llm_calls: %d calls were not recorded: %s", lost, self._spool.counts.last_error)
@@ -178,7 +181,7 @@ class Tracker:
 
     # The file by which `llm-calls run` and `doctor` find a proxy that runs.
 
-    def _announce(self) -> None:
+    def _write_address(self) -> None:
         proxyserver = ctx.master.addons.get("proxyserver")
         addresses = proxyserver.listen_addrs() if proxyserver is not None else []
         if not addresses:
@@ -199,7 +202,7 @@ class Tracker:
         except OSError as error:
             log.info("llm_calls: other commands will not find this proxy: %s", error)
 
-    def _withdraw(self) -> None:
+    def _remove_address(self) -> None:
         file = paths.state_folder() / "proxy.json"
         try:
             if json.loads(file.read_text())["pid"] == os.getpid():

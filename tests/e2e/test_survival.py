@@ -1,0 +1,277 @@
+"""Nothing is lost or doubled when processes are killed, and nothing that breaks in here reaches a call."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import sqlite3
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e.harness import Client, Proxy, until
+from standin import StandIn
+
+CHAT = "/v1/chat/completions"
+BODY = {"model": "gpt-5", "messages": [{"role": "user", "content": "hi"}]}
+
+
+def worker_pid(proxy: Proxy) -> int:
+    """The process id of the proxy's worker: its child that runs calltracker.worker."""
+    assert proxy.process
+    parent = proxy.process.pid
+
+    def found() -> int | None:
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                status = (folder / "stat").read_text().rpartition(")")[2].split()
+                if int(status[1]) == parent and b"calltracker.worker" in (folder / "cmdline").read_bytes():
+                    return int(folder.name)
+        return None
+
+    return int(until(found, what=lambda: f"no worker\n{proxy.log}"))
+
+
+class Load:
+    """Clients that call without pause, and remember what they know: which calls they read to their end."""
+
+    def __init__(self, proxy: Proxy, threads: int = 6) -> None:
+        self.proxy = proxy
+        self.finished: list[str] = []
+        self.begun: list[str] = []
+        self.stopping = threading.Event()
+        self.threads = [threading.Thread(target=self._work, args=(number,)) for number in range(threads)]
+
+    def __enter__(self) -> Load:
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopping.set()
+        for thread in self.threads:
+            thread.join()
+
+    def _work(self, number: int) -> None:
+        count = 0
+        with contextlib.suppress(OSError):
+            while not self.stopping.is_set():
+                with Client(self.proxy, "api.openai.com") as client:
+                    for kind in ("chat", "chat_stream", "sdk"):
+                        count += 1
+                        self._call(client, kind, f"m-{number}-{count}")
+
+    def _call(self, client: Client, kind: str, model: str) -> None:
+        self.begun.append(model)
+        body = {**BODY, "model": model}
+        if kind == "sdk":  # leaves at [DONE], as openai-python does
+            client.begin("POST", CHAT, {**body, "stream": True}, behaviour="chat_stream", late=0.02)
+            complete = client.read_until(b"data: [DONE]\n\n").endswith(b"[DONE]\n\n")
+            client.read_until(b"0\r\n\r\n")
+        else:
+            complete = client.request("POST", CHAT, body, behaviour=kind).complete
+        if complete:
+            self.finished.append(model)
+
+
+@pytest.mark.parametrize("times", range(20))
+def test_the_proxy_is_killed_under_load(make_proxy: Any, standin: StandIn, tmp_path: Path, times: int) -> None:
+    proxy = make_proxy(folder=tmp_path / "p")
+    with Load(proxy) as load:
+        enough = random.Random(times).randint(10, 60)
+        until(lambda: len(load.finished) >= enough)
+        if times % 4 == 0:  # the worker with it: then the next start finds what they left
+            os.kill(worker_pid(proxy), signal.SIGKILL)
+        proxy.kill()
+    reached = {json.loads(entry.body)["model"] for entry in standin.received() if entry.complete}
+    if times % 4 == 0:
+        proxy.start()
+    rows = proxy.wait_rows(lambda rows: reached <= {row["request_model"] for row in rows})
+    until(lambda: not any(proxy.journal.parent.glob("*-spool/*/*.spool")) or times % 4 == 0)
+    rows = proxy.rows()
+    models = [row["request_model"] for row in rows if row["request_model"]]
+    assert len(models) == len(set(models)), "a call has two rows"
+    outcomes = {row["request_model"]: row["outcome"] for row in rows}
+    assert {model: outcomes.get(model) for model in load.finished} == dict.fromkeys(load.finished, "ok")
+    assert set(outcomes.values()) <= {"ok", "interrupted", "client_cancelled", "server_cut"}
+    assert len(rows) <= len(load.begun)
+
+
+def test_sigterm_ends_what_is_under_way(proxy: Proxy, standin: StandIn) -> None:
+    with Client(proxy, "api.openai.com") as client:
+        client.begin("POST", CHAT, {**BODY, "stream": True}, behaviour="chat_stream", gate="g", gate_at=400)
+        client.read_until(b'"choices"')
+        assert proxy.stop() == 0
+    [row] = proxy.rows()  # the worker was given the time that it needed
+    assert row["outcome"] == "interrupted"
+    assert row["response_text"]
+
+
+def test_the_worker_is_killed_again_and_again(proxy: Proxy) -> None:
+    with Load(proxy) as load:
+        for _ in range(4):
+            before = len(load.finished)
+            os.kill(worker_pid(proxy), signal.SIGKILL)
+            until(lambda before=before: len(load.finished) > before + 10)
+    rows = proxy.wait_rows(lambda rows: {row["request_model"] for row in rows} >= set(load.finished))
+    models = [row["request_model"] for row in rows]
+    assert len(models) == len(set(models))
+    assert "the worker ended" in proxy.log
+
+
+def test_without_a_worker_capture_goes_on(make_proxy: Any, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "sitecustomize.py").write_text("import os, sys\nif 'calltracker.worker' in sys.orig_argv: os._exit(3)\n")
+    proxy = make_proxy(environment={"PYTHONPATH": str(broken)}, folder=tmp_path / "p")
+    with Client(proxy, "api.openai.com") as client:
+        for _ in range(5):
+            assert client.request("POST", CHAT, BODY).status == 200
+    assert "the worker ended (exit status 3)" in proxy.wait_log("the worker ended")
+    proxy.stop()
+    assert proxy.rows() == []
+    again = make_proxy(folder=tmp_path / "p")
+    assert {row["outcome"] for row in again.wait_rows(5)} == {"ok"}
+
+
+FAILING = """
+import sys
+from calltracker.capture import {module}
+
+def broken(*args, **kwargs):
+    raise RuntimeError("injected")
+
+{module}.{name} = broken
+"""
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "recorder.Recorder._begin",
+        "recorder.Recorder.response_headers",
+        "recorder.Recorder.response",
+        "recorder.Recorder._put_data",
+        "recorder.Recorder._put",
+        "recorder.Recorder._encode_begin",
+        "recorder.Recorder._encode_end",
+        "bodies.BodyKeeper.feed",
+        "bodies.BodyKeeper.finish",
+        "spool.Spool.committed",
+        "spool.Spool.commit_now",
+        "spool._write_all",
+        "tracker.Tracker.pass_on_if_foreign",
+        "tracker.Tracker.client_disconnected",
+        "supervisor.Supervisor._start_process",
+    ],
+)
+def test_an_exception_in_any_step_does_not_reach_a_call(make_proxy: Any, tmp_path: Path, step: str) -> None:
+    module, _, name = step.partition(".")
+    script = tmp_path / "failing.py"
+    script.write_text(FAILING.format(module=module, name=name))
+    proxy = make_proxy(scripts=[script])
+    with Client(proxy, "api.openai.com") as client:
+        assert client.request("POST", CHAT, BODY).complete
+        assert client.request("POST", CHAT, {**BODY, "stream": True}, behaviour="chat_stream").complete
+        assert client.request("POST", "/v1/files", b"x" * 2_000_000, behaviour="upload").json()["bytes"] == 2_000_000
+    assert proxy.stop() == 0
+
+
+def test_a_state_folder_that_cannot_be_written(make_proxy: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    nowhere = str(tmp_path / "file" / "journal.sqlite3")  # root may write everywhere, but not below a file
+    proxy = make_proxy(options={"llm_calls_journal": nowhere}, environment={"LLM_CALLS_HOME": str(tmp_path / "file")})
+    with Client(proxy, "api.openai.com") as client:
+        for _ in range(3):
+            assert client.request("POST", CHAT, BODY).status == 200
+    assert proxy.stop() == 0
+    assert proxy.log.count("calls go on but are not recorded") == 1
+    assert "3 calls were not recorded" in proxy.log
+
+
+LIMITED = """
+import resource, signal
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+def limit(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+def running():
+    limit(40_000)
+
+def requestheaders(flow):
+    if flow.request.path == "/v1/lift":
+        limit(resource.RLIM_INFINITY)
+"""
+
+
+def test_a_full_disk(make_proxy: Any, tmp_path: Path) -> None:
+    script = tmp_path / "limited.py"
+    script.write_text(LIMITED)
+    proxy = make_proxy(scripts=[script])
+    with Client(proxy, "api.openai.com") as client:
+        for _ in range(8):
+            assert client.request("POST", CHAT, BODY, behaviour="chat", size=20_000).status == 200
+        proxy.wait_log("calls go on but are not recorded")
+        client.request("GET", "/v1/lift", behaviour="models")
+        assert client.request("POST", "/v1/after", BODY, behaviour="chat", size=30_000).status == 200
+        proxy.wait_log("calls are recorded again")
+    rows = proxy.wait_rows(lambda rows: any(row["request_url"].endswith("/after") for row in rows))
+    assert {row["outcome"] for row in rows} <= {"ok", "interrupted"}
+    assert proxy.stop() == 0
+    assert "calls were not recorded" in proxy.log
+    assert proxy.log.count("calls go on but are not recorded") == 1
+
+
+def test_the_journal_is_locked_by_another_program(proxy: Proxy, client: Client) -> None:
+    client.request("POST", CHAT, BODY)
+    proxy.wait_rows(1)
+    other = sqlite3.connect(proxy.journal, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    began = time.monotonic()
+    for _ in range(3):
+        assert client.request("POST", CHAT, BODY).status == 200
+    assert time.monotonic() - began < 5
+    assert "is locked" in proxy.wait_log("rows wait", timeout=30)
+    other.execute("COMMIT")
+    other.close()
+    assert len(proxy.wait_rows(4)) == 4
+    proxy.wait_log("the journal is written again")
+
+
+def test_a_corrupt_journal_is_set_aside(proxy: Proxy, client: Client) -> None:
+    client.request("POST", CHAT, BODY)
+    proxy.wait_rows(1)
+    proxy.stop()
+    proxy.journal.write_bytes(b"this is no journal" * 1000)
+    proxy.start()
+    with Client(proxy, "api.openai.com") as again:
+        assert again.request("POST", CHAT, BODY).status == 200
+    proxy.wait_log("was corrupt: it is kept as")
+    [row] = proxy.wait_rows(1)
+    assert row["outcome"] == "ok"
+    [kept] = proxy.journal.parent.glob("*.corrupt-*")
+    assert kept.read_bytes().startswith(b"this is no journal")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("llm_calls_body_limit", "ten", "llm_calls_body_limit: 'ten' is not a size"),
+        ("llm_calls_hosts", "https://x", "llm_calls_hosts: 'https://x' is not a host"),
+        ("llm_calls_bodies", "maybe", "llm_calls_bodies: 'maybe' is none of on, off"),
+        ("llm_calls_proton_host", "http://x", "PROTON_HOST"),
+    ],
+)
+def test_bad_options_end_the_start_with_one_line(make_proxy: Any, option: str, value: str, says: str) -> None:
+    proxy = make_proxy(start=False, options={option: value})
+    proxy.spawn()
+    assert proxy.process.wait(20) == 1
+    assert says in proxy.log
+    assert "Traceback" not in proxy.log
