@@ -127,10 +127,10 @@ COLUMNS: tuple[Column, ...] = tuple(
 SPECIFIED = COLUMNS[:8]
 
 
-def new_call_id() -> str:
+def new_call_id() -> uuid.UUID:
     """Return a UUIDv7 (RFC 9562, 5.7): 48 bits of Unix milliseconds, then random bits; sorts by time."""
     milliseconds = time.time_ns() // 1_000_000
     number = milliseconds << 80 | int.from_bytes(os.urandom(10))
     number = number & ~(0xF << 76) | 0x7 << 76
     number = number & ~(0x3 << 62) | 0x2 << 62
-    return str(uuid.UUID(int=number))
+    return uuid.UUID(int=number)

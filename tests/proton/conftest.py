@@ -38,7 +38,7 @@ def make_call(number: int = 0, **changes: Any) -> Call:
         "response_time": int(time.time() * 1000),
         "response_status_code": 200,
         "response_text": '{"usage": {"total_tokens": 3}}',
-        "call_id": new_call_id(),
+        "call_id": str(new_call_id()),
         "operation": "chat",
         "request_model": "gpt-4o",
         "input_tokens": 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from dataclasses import dataclass
@@ -75,6 +76,7 @@ class Hosts:
         """OpenAI's hosts and those of a user's list. Raises ValueError."""
         return cls(parse_hosts(" ".join(DEFAULT_HOSTS)) + parse_hosts(text))
 
+    @functools.lru_cache(maxsize=1024)  # noqa: B019 - one instance lives as long as the settings do
     def wanted(self, host: str | None, port: int) -> bool:
         if not host:
             return False

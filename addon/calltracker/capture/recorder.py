@@ -1,8 +1,7 @@
 """The recorder: what the hooks of a flow's life mean for its call.
 
-A call is followed by a `Track` from the request's head to its end. Everything here runs in the event loop and does
-nothing there but read the clock, look at headers and hand over; masking, decoding, hashing and writing happen in the
-spool's thread, in functions that are handed over with the bytes (`_encode_*`).
+A call is followed by a `Track` from the request's head to its end. The hooks read the clock, look at headers and hand
+over; masking, decoding and hashing happen when the spool writes, in functions handed over with the bytes (`_encode_*`).
 
 What waits for the disk: the request, before it is forwarded (no call reaches OpenAI unrecorded); the end of the
 response, before the client gets it (no call that the client knows to be over lacks its row). Small bodies of known
@@ -14,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import time
-import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -37,7 +35,37 @@ _CLIENT_SECRET_PATHS = ("/realtime/client_secrets", "/realtime/sessions", "/real
 
 log = logging.getLogger(__name__)
 
-Fields = tuple[tuple[bytes, bytes], ...]
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The header fields of a message, decoded once: mitmproxy decodes them anew at each look.
+
+    `values` has the last value of each name, in lower case; `fields` all, in order.
+    """
+
+    fields: list[tuple[str, str]]
+    values: dict[str, str]
+
+    @classmethod
+    def of(cls, headers: http.Headers) -> Head:
+        fields = [
+            (name.decode("utf-8", "backslashreplace"), value.decode("utf-8", "backslashreplace"))
+            for name, value in headers.fields
+        ]
+        return cls(fields, {name.lower(): value for name, value in fields})
+
+    @property
+    def content_type(self) -> str:
+        return self.values.get("content-type", "")
+
+    @property
+    def is_event_stream(self) -> bool:
+        return self.content_type.startswith("text/event-stream")
+
+    @property
+    def content_length(self) -> int | None:
+        text = self.values.get("content-length", "")
+        return int(text) if text.isascii() and text.isdigit() else None
 
 
 @dataclass(slots=True)
@@ -90,23 +118,23 @@ class Recorder:
 
     def wants(self, flow: http.HTTPFlow) -> bool:
         """Whether a flow is a call: live, and to a host of OpenAI's or of the user's."""
-        request, server, hosts = flow.request, flow.server_conn, self.settings.hosts
-        if not flow.live:
-            return False
-        return hosts.wanted(request.host, request.port) or hosts.wanted(server.sni, request.port)
+        host, port = flow.request.host, flow.request.port
+        hosts = self.settings.hosts
+        return flow.live and (hosts.wanted(host, port) or hosts.wanted(flow.server_conn.sni, port))
 
     async def request_headers(self, flow: http.HTTPFlow) -> None:
-        track = self._begin(flow, flow.request.headers.fields)
-        for name in [name for name in flow.request.headers if name.lower().startswith(TAG_PREFIX)]:
-            del flow.request.headers[name]
-        if flow.request.stream or _is_streamed_request(flow.request):
+        head = Head.of(flow.request.headers)
+        track = self._begin(flow, head)
+        for name in head.values:
+            if name.startswith(TAG_PREFIX):
+                del flow.request.headers[name]
+        if flow.request.stream or _is_streamed_request(flow.request, head):
             flow.request.stream = self._request_tee(track, flow.request.stream)
             await self._spool.committed()
 
-    def _begin(self, flow: http.HTTPFlow, fields: Fields) -> Track:
-        headers = _decoded(fields)
+    def _begin(self, flow: http.HTTPFlow, head: Head) -> Track:
         url = _printable(_url_of(flow))
-        track = Track(uuid.UUID(new_call_id()).bytes, flow.client_conn.id, credentials(headers, url))
+        track = Track(new_call_id().bytes, flow.client_conn.id, credentials(head.fields, url))
         facts = {
             "method": _printable(flow.request.method),
             "url": url,
@@ -115,10 +143,10 @@ class Recorder:
             "server": _server_address(flow),
             "replayed": flow.is_replay == "request",
         }
-        track.request = self._keeper(track, flow.request.headers, url)
+        track.request = self._keeper(track, head, url)
         self._tracks[flow.id] = track
         self.counts.begun += 1
-        self._put(track, partial(self._encode_begin, track, facts, headers))
+        self._put(track, partial(self._encode_begin, track, facts, head.fields))
         return track
 
     def _encode_begin(self, track: Track, facts: dict[str, object], headers: list[tuple[str, str]]) -> bytes:
@@ -147,14 +175,14 @@ class Recorder:
         track, response = self._tracks.get(flow.id), flow.response
         if track is None or response is None:
             return
-        track.response = self._keeper(track, response.headers, flow.request.path)
+        head = Head.of(response.headers)
+        track.response = self._keeper(track, head, flow.request.path)
         facts = {"status": response.status_code, "http_version": response.http_version, "at": track.now()}
-        headers = _decoded(response.headers.fields)
-        self._put(track, partial(self._encode_response_head, track, facts, headers))
+        self._put(track, partial(self._encode_response_head, track, facts, head.fields))
         if response.status_code == 101:
             return
-        if response.stream or _is_streamed_response(response):
-            track.left = _content_length(response.headers)
+        if response.stream or _is_streamed_response(head):
+            track.left = head.content_length
             track.tee = response.stream = self._response_tee(track, response.stream)
 
     def _encode_response_head(self, track: Track, facts: dict[str, object], headers: list[tuple[str, str]]) -> bytes:
@@ -276,7 +304,7 @@ class Recorder:
     def connect(self, flow: http.HTTPFlow) -> None:
         """A client asks for a tunnel: of a call, if that fails, this is all there is."""
         if self.wants(flow):
-            self._connects[flow.id] = Track(uuid.UUID(new_call_id()).bytes, flow.client_conn.id, ())
+            self._connects[flow.id] = Track(new_call_id().bytes, flow.client_conn.id, ())
 
     def connected(self, flow: http.HTTPFlow) -> None:
         self._connects.pop(flow.id, None)
@@ -285,7 +313,7 @@ class Recorder:
         asked = self._connects.pop(flow.id, None)
         if asked is None:
             return
-        track = self._begin(flow, flow.request.headers.fields)
+        track = self._begin(flow, Head.of(flow.request.headers))
         why = flow.server_conn.error or (flow.response.get_text(strict=False) if flow.response else None)
         self._end(flow, track, Ending.NOT_CONNECTED, why or "the server could not be reached", began=asked.started)
         await self._spool.committed()
@@ -347,16 +375,14 @@ class Recorder:
 
     # Handing over
 
-    def _keeper(self, track: Track, headers: http.Headers, url: str) -> BodyKeeper:
-        content_type = headers.get("content-type", "")
-        path = url.partition("?")[0]
+    def _keeper(self, track: Track, head: Head, url: str) -> BodyKeeper:
         mask = BodyMask(
             track.keys,
-            lines=content_type.startswith("text/event-stream"),
-            client_secrets=path.endswith(_CLIENT_SECRET_PATHS),
+            lines=head.is_event_stream,
+            client_secrets=url.partition("?")[0].endswith(_CLIENT_SECRET_PATHS),
         )
         limit = self.settings.body_limit if self.settings.bodies else 0
-        return BodyKeeper(content_type, headers.get("content-encoding", ""), mask, limit)
+        return BodyKeeper(head.content_type, head.values.get("content-encoding", ""), mask, limit)
 
     def _put(self, track: Track, encode: Callable[[], bytes], size: int = 0) -> None:
         def encoded() -> bytes:
@@ -404,24 +430,16 @@ def _idle_seconds() -> float:
     return float(getattr(ctx.options, "tcp_timeout", getattr(server, "TCP_TIMEOUT", 600)))
 
 
-def _is_streamed_request(request: http.Request) -> bool:
+def _is_streamed_request(request: http.Request, head: Head) -> bool:
     """Whether a request's body is better passed on as it comes than buffered."""
-    length = _content_length(request.headers)
-    if length is not None:
-        return length > BUFFERED_BYTES
-    return "transfer-encoding" in request.headers or (request.is_http2 and request.method in ("POST", "PUT", "PATCH"))
+    if head.content_length is not None:
+        return head.content_length > BUFFERED_BYTES
+    return "transfer-encoding" in head.values or (request.is_http2 and request.method in ("POST", "PUT", "PATCH"))
 
 
-def _is_streamed_response(response: http.Response) -> bool:
+def _is_streamed_response(head: Head) -> bool:
     """Whether a response's body is better passed on as it comes than buffered: all of unknown length are."""
-    length = _content_length(response.headers)
-    is_events = response.headers.get("content-type", "").startswith("text/event-stream")
-    return is_events or length is None or length > BUFFERED_BYTES
-
-
-def _content_length(headers: http.Headers) -> int | None:
-    text = headers.get("content-length", "")
-    return int(text) if text.isascii() and text.isdigit() else None
+    return head.is_event_stream or head.content_length is None or head.content_length > BUFFERED_BYTES
 
 
 def _url_of(flow: http.HTTPFlow) -> str:
@@ -440,12 +458,6 @@ def _server_address(flow: http.HTTPFlow) -> str:
     usual = {"https": 443, "http": 80}.get(request.scheme)
     host = flow.server_conn.sni or request.host
     return host if request.port == usual or not request.scheme else f"{host}:{request.port}"
-
-
-def _decoded(fields: Fields) -> list[tuple[str, str]]:
-    return [
-        (name.decode("utf-8", "backslashreplace"), value.decode("utf-8", "backslashreplace")) for name, value in fields
-    ]
 
 
 def _printable(text: str) -> str:

@@ -8,6 +8,7 @@ end of what it has seen, so that a secret that lies across two pieces is found t
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 import re
@@ -40,24 +41,12 @@ _SECRET_PARAMETER_PARTS = ("token", "secret", "api-key", "api_key")
 _SUBPROTOCOL = re.compile(r"(openai-insecure-api-key\.)[^\s,]+", re.IGNORECASE)
 _USERINFO = re.compile(r"(?<=://)[^/?#@]*@")
 
-_SHAPES = re.compile(rb"(?<![A-Za-z0-9_-])(?:sk|ek|rk|pk|sess)[-_](?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{20,}")
-_SHAPE_HINTS = (b"sk-", b"ek_", b"rk-", b"pk-", b"sess-", b"sk_", b"ek-")
+_SHAPES = re.compile(rb"(?<![A-Za-z0-9_-])(?:sk-|ek_|sess-)(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{20,}")
 # A member of a JSON object, also one inside a string of JSON (its quotes then have backslashes before them).
 _MEMBERS = re.compile(
     rb"""\\*"(?:client_secret|authorization|proxy-authorization|api[-_]?key|x-api-key|(?:access|refresh|auth)_token)\\*"\s*:\s*"""
     rb"""(?:\{[^{}]{0,512}?\\*"value\\*"\s*:\s*)?\\*"(?P<secret>(?:[^"\\]|\\[^"])*)\\*\"""",
     re.IGNORECASE,
-)
-_MEMBER_HINTS = (
-    b"secret",
-    b"uthorization",
-    b"UTHORIZATION",
-    b"pi_key",
-    b"pi-key",
-    b"pikey",
-    b"piKey",
-    b"pi-Key",
-    b"_token",
 )
 _CLIENT_SECRET_VALUE = re.compile(rb'"value"\s*:\s*"(?P<secret>(?:[^"\\]|\\[^"])*)"')
 
@@ -66,6 +55,7 @@ LONGEST_LINE = 65536  # bytes of an event stream's line that are held back for i
 SHORTEST_KEY = 8  # a shorter "key" ("none", "EMPTY") is a placeholder, and part of ordinary text
 
 
+@functools.lru_cache(maxsize=4096)
 def is_secret_header(name: str) -> bool:
     """Whether a header's value (name in lower case) is masked."""
     if name in SECRET_HEADERS:
@@ -86,15 +76,17 @@ class Redaction:
 
     def headers(self, fields: Iterable[tuple[str, str]], keys: Iterable[str] = ()) -> list[tuple[str, str]]:
         """Lower the names and mask the values that are, or contain, secrets. `keys`: the call's own credentials."""
-        return [(lower, self._header(lower, value, keys)) for name, value in fields for lower in (name.lower(),)]
+        masked = [(lower, self._header(lower, value)) for name, value in fields for lower in (name.lower(),)]
+        together = "\n".join([value for _, value in masked])
+        if mask_text(together, keys) == together:
+            return masked
+        return [(name, mask_text(value, keys)) for name, value in masked]
 
-    def _header(self, name: str, value: str, keys: Iterable[str]) -> str:
+    def _header(self, name: str, value: str) -> str:
         if is_secret_header(name) or name in self.own_names:
             scheme, blank, _ = value.partition(" ")
             return f"{scheme} {MASK}" if blank and name.endswith("authorization") else MASK
-        if name == "sec-websocket-protocol":
-            value = _SUBPROTOCOL.sub(rf"\1{MASK}", value)
-        return mask_text(value, keys)
+        return _SUBPROTOCOL.sub(rf"\1{MASK}", value) if name == "sec-websocket-protocol" else value
 
     def url(self, url: str, keys: Iterable[str] = ()) -> str:
         """Mask user:password, the values of secret query parameters, and keys anywhere else."""
@@ -128,6 +120,7 @@ def credentials(headers: Iterable[tuple[str, str]], url: str) -> tuple[str, ...]
     return tuple(dict.fromkeys(key for key in found if key))
 
 
+@functools.lru_cache(maxsize=256)
 def key_hash(key: str, install_secret: bytes) -> str:
     """Return 16 hex digits that are the same for the same key of one installation, and tell nothing of the key."""
     return hmac.digest(install_secret, key.encode("utf-8", "surrogateescape"), hashlib.sha256).hex()[:16]
@@ -139,9 +132,21 @@ def mask_text(text: str, keys: Iterable[str] = ()) -> str:
         if len(key) >= SHORTEST_KEY:
             text = text.replace(key, MASK)
     data = text.encode("utf-8", "surrogateescape")
-    if any(hint in data for hint in _SHAPE_HINTS):
+    if _may_have_shapes(data):
         return _SHAPES.sub(MASK.encode(), data).decode("utf-8", "surrogateescape")
     return text
+
+
+# Looking for a few short strings first costs a fraction of the regular expressions, which seldom have work.
+
+
+def _may_have_shapes(data: bytes) -> bool:
+    return b"sk-" in data or b"ek_" in data or b"sess-" in data
+
+
+def _may_have_members(data: bytes) -> bool:
+    lower = data.lower()
+    return b"secret" in lower or b"thorization" in lower or b"key" in lower or b"_token" in lower
 
 
 class BodyMask:
@@ -185,9 +190,9 @@ class BodyMask:
             while at >= 0:
                 yield at, at, at + len(key)
                 at = data.find(key, at + len(key))
-        if any(hint in data for hint in _SHAPE_HINTS):
+        if _may_have_shapes(data):
             yield from ((match.start(), *match.span()) for match in _SHAPES.finditer(data))
-        if any(hint in data for hint in _MEMBER_HINTS):
+        if _may_have_members(data):
             yield from ((match.start(), *match.span("secret")) for match in _MEMBERS.finditer(data))
         if self._client_secrets:
             yield from ((match.start(), *match.span("secret")) for match in _CLIENT_SECRET_VALUE.finditer(data))

@@ -1,9 +1,13 @@
 """The spool: the file in which captures wait for the worker; the border between the proxy's process and the worker's.
 
-Each run of a proxy has a folder of its own, which only its one writer thread appends to. What is appended is in the
-kernel's hands: it survives the end of the process, however that comes. The event loop hands over and goes on; where a
-call must not go on before its record is written, it awaits `committed`, for a bounded time. One writer, no locks, no
-database: nothing that a reader, the worker or another program does can make the proxy wait.
+Each run of a proxy has a folder of its own, which only this process appends to. What is appended is in the kernel's
+hands: it survives the end of the process, however that comes. No locks between processes, no database: nothing that a
+reader, the worker or another program does can make the proxy wait.
+
+What is handed over is written by a thread of its own, in groups. A call that must not go on before its records are
+written asks for that: on a disk that answers at once they are written there and then, which costs a tenth of waking
+the thread; when there is much to write, when the disk was slow, or when each write is flushed to the platter, the
+thread writes, and the call awaits it for a bounded time.
 
 A segment is closed when it is large enough; the worker removes it when all it holds is in the journal. The run's folder
 is locked for as long as the proxy lives, so that anybody can tell a run that ended from one that is under way.
@@ -20,6 +24,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, SimpleQueue
 
 from filelock import FileLock
 
@@ -31,8 +36,10 @@ SEGMENT_SUFFIX = ".spool"
 SEGMENT_BYTES = 16 * 1024 * 1024
 QUEUE_BYTES = 64 * 1024 * 1024  # what may wait in memory while the disk does not answer
 LINGER_SECONDS = 0.05  # how long data may wait that nobody waits for
+BLINK_SECONDS = 0.02  # a disk that takes longer for a small write is left to the thread
+DIRECT_BYTES = 256 * 1024  # more than this is left to the thread
 PATIENCE_SECONDS = 0.25  # how long a flow waits for a disk that does not answer
-CALM_SECONDS = 10.0  # after so long without a failure, writing works again
+CALM_SECONDS = 10.0  # after so long without a failure, or a slow answer, the disk is well again
 RETRY_SECONDS = 1.0  # how often a spool that could not be opened is tried again
 
 Encode = Callable[[], bytes]
@@ -50,7 +57,7 @@ class SpoolCounts:
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """Something to append. `encode` runs in the writer thread; `lost` is called there when it could not be written."""
+    """Something to append. `encode` runs when it is written; `lost` is called if that failed, `done` in any case."""
 
     encode: Encode
     size: int = 0
@@ -74,9 +81,11 @@ class Spool:
         self._lock = FileLock(self.run / PROXY_LOCK, thread_local=False)
         self._entries: deque[Entry] = deque()
         self._waiting_bytes = 0
-        self._wake = threading.Event()
+        self._writing = threading.Lock()
+        self._wake: SimpleQueue[None] = SimpleQueue()
         self._stopping = False
         self._stalled = False
+        self._slow_until = 0.0
         self._file = -1
         self._segment = 0
         self._offset = 0
@@ -100,11 +109,11 @@ class Spool:
         self._waiting_bytes += entry.size
         self._entries.append(entry)
         if soon:
-            self._wake.set()
+            self._wake.put(None)
 
     async def committed(self) -> None:
-        """Wait until all that was put before is written, or the disk does not answer for PATIENCE_SECONDS."""
-        if self._stalled:
+        """Return when all that was put before is written, or the disk does not answer for PATIENCE_SECONDS."""
+        if self._written_directly() or self._stalled:
             return
         loop = asyncio.get_running_loop()
         written: asyncio.Future[None] = loop.create_future()
@@ -115,37 +124,51 @@ class Spool:
 
     def commit_now(self, seconds: float) -> bool:
         """Block until all that was put before is written, for at most `seconds`; tell whether it is."""
-        if self._stalled:
+        if self._written_directly():
+            return True
+        if self._stalled or time.monotonic() < self._slow_until:
             return False
         written = threading.Event()
         self.put(Entry(_nothing, done=written.set), soon=True)
-        if not written.wait(seconds):
-            self._give_up(None)
-        return written.is_set()
+        return written.wait(seconds)
 
-    def _give_up(self, written: asyncio.Future[None] | None) -> None:
+    def _written_directly(self) -> bool:
+        """Write what waits, in the caller's thread, if that is a matter of microseconds; tell whether it was done."""
+        began = time.monotonic()
+        if self._fsync or self._waiting_bytes > DIRECT_BYTES or began < self._slow_until:
+            return False
+        if not self._writing.acquire(blocking=False):
+            return False
+        try:
+            self._write_entries()
+        finally:
+            self._writing.release()
+        if time.monotonic() - began > BLINK_SECONDS:
+            self._slow_until = time.monotonic() + CALM_SECONDS
+        return True
+
+    def _give_up(self, written: asyncio.Future[None]) -> None:
         # Until the writer comes back nobody waits for it again: a dead disk costs the app one short wait, not many.
         self._stalled = True
         self.counts.late_commits += 1
-        if written is not None:
-            _resolve(written)
+        _resolve(written)
 
     def stop(self, seconds: float) -> None:
         """Write what is left and unlock the run, within a bound."""
         self._stopping = True
-        self._wake.set()
+        self._wake.put(None)
         if self._thread.is_alive():
             self._thread.join(seconds)
 
-    # In the writer thread.
+    # In the writer thread, or wherever `_writing` is held.
 
     def _work(self) -> None:
         while True:
-            self._wake.wait(LINGER_SECONDS)
-            self._wake.clear()
+            with contextlib.suppress(Empty):
+                self._wake.get(timeout=LINGER_SECONDS)
             stopping = self._stopping
-            if self._entries:
-                self._append([self._entries.popleft() for _ in range(len(self._entries))])
+            with self._writing:
+                self._write_entries()
             self._stalled = False
             if stopping and not self._entries:
                 break
@@ -153,7 +176,8 @@ class Spool:
             os.close(self._file)
         self._lock.release(force=True)
 
-    def _append(self, entries: list[Entry]) -> None:
+    def _write_entries(self) -> None:
+        entries = [self._entries.popleft() for _ in range(len(self._entries))]
         pieces = [self._encoded(entry) for entry in entries]
         data = b"".join(pieces)
         if data and not self._write(data):
