@@ -17,8 +17,11 @@ class NotJsonError(Exception):
 
 
 def loads(data: bytes) -> Any:
-    """Read a JSON text. Raises NotJsonError."""
-    return read(data)[0]
+    """Read a JSON text as `read` does. Raises NotJsonError."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return read(data)[0]
 
 
 def read(data: bytes) -> tuple[Any, bool]:

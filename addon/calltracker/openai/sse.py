@@ -69,7 +69,10 @@ class Parser:
         limit = len(data) - 1 if data.endswith(b"\r") else len(data)
         if b"\r" not in data:
             while (at := data.find(b"\n\n", start)) >= 0:
-                self._add(events, data, start, at, at + 2)
+                if data.startswith(b"data: ", start) and data.find(b"\n", start, at) < 0:
+                    events.append(Event(b"", data[start + 6 : at], self._offset + at + 2))
+                else:
+                    self._add(events, data, start, at, at + 2)
                 start = at + 2
         else:
             while (match := _BLOCK_END.search(data, start, limit)) is not None:
@@ -81,13 +84,6 @@ class Parser:
 
     def _add(self, events: list[Event], data: bytes, start: int, stop: int, end: int) -> None:
         """Interpret the lines of data[start:stop]; the block with its blank line ends at `end`."""
-        if (
-            data.startswith(b"data: ", start)
-            and data.find(b"\n", start, stop) < 0
-            and data.find(b"\r", start, stop) < 0
-        ):
-            events.append(Event(b"", data[start + 6 : stop], self._offset + end))
-            return
         block = data[start:stop]
         if self._offset + start == 0 and block.startswith(_BOM):
             block = block[len(_BOM) :]

@@ -66,17 +66,21 @@ class Choices:
     def __init__(self) -> None:
         self.done: bool | None = False  # [DONE] alone tells
         self._top: dict[str, Any] = {}
+        self._last: dict[str, Any] = {}
         self._choices: dict[int, dict[str, Any]] = {}
 
     def add(self, kind: str, event: dict[str, Any]) -> bool:
         generated = False
-        for key, value in event.items():
-            if key == "choices":
-                for choice in value if type(value) is list else ():
-                    if type(choice) is dict and self._add_choice(choice):
-                        generated = True
-            elif key not in self._top or (value is not None and value != ""):
-                self._top[key] = value
+        choices = event.pop("choices", None)
+        for choice in choices if type(choices) is list else ():
+            if type(choice) is dict and self._add_choice(choice):
+                generated = True
+        event.pop("obfuscation", None)
+        if event != self._last:  # nearly all chunks of a stream say the same at the top
+            self._last = event
+            for key, value in event.items():
+                if key not in self._top or (value is not None and value != ""):
+                    self._top[key] = value
         return generated
 
     def _add_choice(self, choice: dict[str, Any]) -> bool:
@@ -106,7 +110,7 @@ class Choices:
         return generated
 
     def answer(self) -> dict[str, Any]:
-        whole = {key: value for key, value in self._top.items() if key != "obfuscation"}
+        whole = dict(self._top)
         whole["object"] = str(whole.get("object") or "chat.completion").removesuffix(".chunk")
         whole["choices"] = [_choice(self._choices[index]) for index in sorted(self._choices)]
         if usage_of(whole) is not None:
@@ -131,7 +135,10 @@ def _choice(merged: dict[str, Any]) -> dict[str, Any]:
 
 def _is_generated(delta: dict[str, Any]) -> bool:
     """Whether a delta has something that the model made: text, refusal, reasoning, tool call, audio."""
-    return any(value and key in _GENERATED for key, value in delta.items())
+    for key, value in delta.items():  # noqa: SIM110 - any() costs twice as much, and this runs for each token
+        if value and key in _GENERATED:
+            return True
+    return False
 
 
 # Deltas of a response's items: event type → (the item's list, the place in it, the part's type, the field that grows).
@@ -153,7 +160,7 @@ _FIELDS = {
     "response.custom_tool_call_input.delta": "input",
     "response.code_interpreter_call_code.delta": "code",
 }
-_RESPONSE_ENDS = frozenset(
+RESPONSE_ENDS = frozenset(
     ("response.completed", "response.incomplete", "response.failed", "response.cancelled", "response.done")
 )
 
@@ -176,7 +183,7 @@ class Response:
         response = event.get("response")
         if type(response) is dict:
             self._response = response
-            self.done = self.done or kind in _RESPONSE_ENDS
+            self.done = self.done or kind in RESPONSE_ENDS
             return False
         place = event.get("output_index")
         item, part = event.get("item"), event.get("part")
