@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -100,10 +101,13 @@ class Exchange(ABC):
         return data
 
     async def body(self) -> bytes:
-        """The request's whole body (its first KEPT bytes), content codings removed."""
+        """The request's whole body (its first KEPT bytes), content codings removed where they are what they say."""
         while not self.received.complete:
             await self.receive()
-        return decode(self.received.header("content-encoding"), bytes(self.received.body))
+        try:
+            return decode(self.received.header("content-encoding"), bytes(self.received.body))
+        except zlib.error:
+            return bytes(self.received.body)
 
     async def document(self) -> dict[str, Any]:
         """The request's JSON object, or an empty one."""
