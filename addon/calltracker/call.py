@@ -8,6 +8,7 @@ with the specified names, order and types; each later one has a default, so that
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import time
 import uuid
@@ -129,8 +130,16 @@ SPECIFIED = COLUMNS[:8]
 
 def new_call_id() -> uuid.UUID:
     """Return a UUIDv7 (RFC 9562, 5.7): 48 bits of Unix milliseconds, then random bits; sorts by time."""
-    milliseconds = time.time_ns() // 1_000_000
-    number = milliseconds << 80 | int.from_bytes(os.urandom(10))
+    return _uuid7(time.time_ns() // 1_000_000, os.urandom(10))
+
+
+def derived_call_id(session: uuid.UUID, number: int, milliseconds: int) -> uuid.UUID:
+    """Return the UUIDv7 of a session's response of that number: the same each time that the session is read."""
+    return _uuid7(milliseconds, hashlib.sha256(b"%b %d" % (session.bytes, number)).digest()[:10])
+
+
+def _uuid7(milliseconds: int, random_bits: bytes) -> uuid.UUID:
+    number = milliseconds << 80 | int.from_bytes(random_bits)
     number = number & ~(0xF << 76) | 0x7 << 76
     number = number & ~(0x3 << 62) | 0x2 << 62
     return uuid.UUID(int=number)

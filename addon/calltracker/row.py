@@ -5,17 +5,20 @@ from __future__ import annotations
 import bisect
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import orjson
 
 from . import openai
-from .call import Call, Outcome
+from .call import Call, Outcome, derived_call_id
 from .capture.capture import Body, Capture
 from .capture.records import Ending
 from .openai.multipart import to_json
 from .openai.reading import Exchange, Reading
+from .openai.websocket import Done
 
-_NOT_TOLD = {"finished", "failed", "first_token_offset"}
+_NOT_TOLD = {"finished", "failed", "first_token_offset", "error"}
 _READ_FIELDS = tuple(f.name for f in dataclasses.fields(Reading) if f.name not in _NOT_TOLD)
 
 _OUTCOMES = {
@@ -26,6 +29,17 @@ _OUTCOMES = {
     Ending.STOPPED: Outcome.INTERRUPTED,
     Ending.INTERRUPTED: Outcome.INTERRUPTED,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """The messages of a WebSocket, one JSON text a line, each direction bounded; sizes are of all that passed."""
+
+    sent: tuple[str, ...]
+    received: tuple[str, ...]
+    sent_bytes: int
+    received_bytes: int
+    truncated: bool
 
 
 def call_of(capture: Capture) -> Call:
@@ -43,11 +57,9 @@ def call_of(capture: Capture) -> Call:
     )
     reading = read(exchange)
     outcome = outcome_of(capture, reading)
-    call = bare_call(capture, request_headers, response_headers)
     return dataclasses.replace(
-        call,
-        **{name: getattr(reading, name) for name in _READ_FIELDS if name not in ("error", "tags")},
-        tags=dict(reading.tags),
+        bare_call(capture),
+        **_told(reading),
         first_token_time=_first_token_time(capture, reading),
         outcome=outcome.value,
         error="; ".join(_reasons(capture, reading, outcome)),
@@ -62,8 +74,63 @@ def read(exchange: Exchange) -> Reading:
         return Reading(error=f"the payload could not be read: {type(error).__name__}: {error}")
 
 
-def bare_call(capture: Capture, request_headers: dict[str, str], response_headers: dict[str, str]) -> Call:
+def session_call(capture: Capture, reading: Reading, transcript: Transcript) -> Call:
+    """Make the row of a WebSocket session itself."""
+    ending = capture.end.get("ending", Ending.INTERRUPTED)
+    outcome = Outcome.OK if ending == Ending.COMPLETE else _OUTCOMES[ending]
+    return dataclasses.replace(
+        bare_call(capture),
+        **_told(reading),
+        request_content="\n".join(transcript.sent),
+        response_text="\n".join(transcript.received),
+        response_time=(capture.begin["time"] + capture.end.get("at", capture.last_seen)) // 1000,
+        request_bytes=transcript.sent_bytes,
+        response_bytes=transcript.received_bytes,
+        truncated=transcript.truncated,
+        outcome=outcome.value,
+        error="; ".join(_reasons(capture, reading, outcome)),
+    )
+
+
+def response_call(capture: Capture, done: Done, number: int) -> Call:
+    """Make the row of one response of a WebSocket session; `capture.end` tells of one that the session cut off."""
+    start = capture.begin["time"]
+    reading = done.reading
+    if reading.failed:
+        outcome = Outcome.API_ERROR
+    elif reading.finished:
+        outcome = Outcome.OK
+    else:
+        by_client = capture.end.get("websocket", {}).get("by_client", True)
+        left = Outcome.CLIENT_CANCELLED if by_client else Outcome.SERVER_CUT
+        outcome = _OUTCOMES.get(capture.end.get("ending", Ending.INTERRUPTED), left)
+    return dataclasses.replace(
+        bare_call(capture),
+        **_told(reading),
+        call_id=str(derived_call_id(capture.call_id, number, (start + done.start_us) // 1000)),
+        request_content=done.request_content,
+        response_text=done.response_text,
+        request_time=(start + done.start_us) // 1000,
+        response_time=(start + done.end_us) // 1000,
+        first_byte_time=None,
+        first_token_time=(start + done.first_token_us) // 1000 if done.first_token_us is not None else None,
+        request_bytes=len(done.request_content.encode()),
+        response_bytes=len(done.response_text.encode()),
+        truncated=done.truncated,
+        outcome=outcome.value,
+        error=reading.error,
+    )
+
+
+def _told(reading: Reading) -> dict[str, Any]:
+    told = {name: getattr(reading, name) for name in _READ_FIELDS}
+    return {**told, "tags": dict(reading.tags)}
+
+
+def bare_call(capture: Capture) -> Call:
     """Make a row of what the connection alone tells."""
+    request_headers = joined(capture.begin["headers"])
+    response_headers = joined(capture.response_head.get("headers", ()))
     begin, end = capture.begin, capture.end
     start = begin["time"]  # microseconds
     finish = _finish(capture)
