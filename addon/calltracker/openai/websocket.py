@@ -2,8 +2,9 @@
 
 The unit of a row is the response. The client asks by `response.create`; in Realtime with voice detection the server
 begins one by itself, and the message that says which audio it took (`input_audio_buffer.committed`) stands for the
-request. An event belongs to the response of its `stream_id` or `response_id`; one that names neither, to the response that was
-begun last. What is kept is bounded: of a response 1 MiB of its events and 1 MiB of its text, of the session its counts.
+request. An event belongs to the response of its `stream_id` or `response_id`; one that names neither, to the response
+that was begun last. What is kept is bounded: of a response 1 MiB of its events and 1 MiB of its text, of the session
+its counts.
 
 https://platform.openai.com/docs/api-reference/realtime-server-events, …/responses-streaming
 """
