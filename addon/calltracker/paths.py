@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import platformdirs
@@ -23,6 +24,12 @@ def journal_path() -> Path:
 def spool_folder(journal: Path) -> Path:
     """The folder beside a journal in which captures wait for the worker."""
     return journal.with_name(journal.name + "-spool")
+
+
+def sql_folder(dialect: str) -> Path:
+    """The folder of the SQL files, "proton" or "sqlite": in a checkout sql/, where a wheel was installed share/."""
+    checkout = Path(__file__).resolve().parents[2] / "sql" / dialect
+    return checkout if checkout.is_dir() else Path(sys.prefix) / "share" / "llm-calls" / "sql" / dialect
 
 
 def make_private(folder: Path) -> None:

@@ -18,7 +18,7 @@ import click
 from .. import journal, paths
 from ..sql_functions import register
 
-QUESTIONS = Path(__file__).resolve().parents[3] / "sql" / "sqlite"
+QUESTIONS = paths.sql_folder("sqlite")
 LONGEST_CELL = 80
 
 
