@@ -2,8 +2,8 @@
 
     python oracle.py RECORDINGS.jsonl   → one JSON object a line, in the recordings' order
 
-It shares no code with what it judges: the package's own decoder of event streams, its types and its accumulators read the
-same bytes. A column that the package has no view on is left out.
+It shares no code with what it judges: the package's own decoder of event streams, its types and its accumulators read
+the same bytes. A column that the package has no view on is left out.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -30,7 +31,7 @@ from openai.types.responses import Response
 
 
 def main(path: str) -> None:
-    with open(path, encoding="utf-8") as lines:
+    with Path(path).open(encoding="utf-8") as lines:
         for line in lines:
             print(json.dumps(columns(json.loads(line))))
 

@@ -1,4 +1,4 @@
-"""Real exchanges: each column equals what the official `openai` package makes of the same bytes; none is ever misread."""
+"""Real exchanges: each column equals what the official `openai` package makes of the same bytes, whole or cut."""
 
 from __future__ import annotations
 

@@ -48,8 +48,14 @@ def _loads_loosely(data: bytes, reason: orjson.JSONDecodeError) -> Any:
 
 
 def dumps(value: Any) -> str:
-    """Write what `loads` gave."""
-    return orjson.dumps(value).decode()
+    """Write what `loads` gave; '' where it is nested too deep to be written (orjson reads 1024 levels, writes 254)."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:
+        try:
+            return json.dumps(value, ensure_ascii=False)
+        except RecursionError:
+            return ""
 
 
 def prefix_members(data: bytes) -> dict[str, Any] | None:
