@@ -32,7 +32,7 @@ def openai(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Proxy, St
 
 
 def replay(proxy: Proxy, standin: StandIn, recording: dict[str, Any], name: str, coding: str, pieces: int) -> bytes:
-    """Send a recorded request, to be answered by the recorded response; return the body that the client got, decoded."""
+    """Send a recorded request, answered by the recorded response; return the body that the client got, decoded."""
     request, response = recording["request"], recording["response"]
     headers = [(key, value) for key, value in response["headers"] if key.lower() not in FRAMING]
     standin.replies[name] = Reply(response["status"], headers, base64.b64decode(response["body_b64"]))
@@ -48,7 +48,9 @@ def replay(proxy: Proxy, standin: StandIn, recording: dict[str, Any], name: str,
     return decode(coding, answer.body)
 
 
-@pytest.mark.parametrize(("coding", "pieces"), [("", 1), ("", 10_000), ("gzip", 7), ("deflate", 97), ("br", 13), ("zstd", 31)])
+@pytest.mark.parametrize(
+    ("coding", "pieces"), [("", 1), ("", 10_000), ("gzip", 7), ("deflate", 97), ("br", 13), ("zstd", 31)]
+)
 @pytest.mark.parametrize("path", comparing.files(), ids=lambda path: path.stem)
 def test_recordings(openai: tuple[Proxy, StandIn], path: Path, coding: str, pieces: int) -> None:
     proxy, standin = openai

@@ -94,7 +94,12 @@ def test_responses_over_a_websocket(proxy: Proxy, client: Client) -> None:
     socket.close()
     rows = proxy.wait_rows(2)
     [row] = [row for row in rows if row["operation"] == "responses"]
-    assert (row["request_model"], row["outcome"], row["output_tokens"], row["reasoning_tokens"]) == ("gpt-5", "ok", 5, 2)
+    assert (row["request_model"], row["outcome"], row["output_tokens"], row["reasoning_tokens"]) == (
+        "gpt-5",
+        "ok",
+        5,
+        2,
+    )
 
 
 def test_a_session_that_is_dropped(proxy: Proxy) -> None:
@@ -107,7 +112,12 @@ def test_a_session_that_is_dropped(proxy: Proxy) -> None:
 
 
 def test_an_upgrade_that_is_refused_is_an_ordinary_call(proxy: Proxy, client: Client) -> None:
-    headers = {"upgrade": "websocket", "connection": "upgrade", "sec-websocket-version": "13", "sec-websocket-key": "eA=="}
+    headers = {
+        "upgrade": "websocket",
+        "connection": "upgrade",
+        "sec-websocket-version": "13",
+        "sec-websocket-key": "eA==",
+    }
     assert client.request("GET", "/v1/realtime", headers=headers, behaviour="error", status=401).status == 401
     [row] = proxy.wait_rows(1)
     assert (row["outcome"], row["response_status_code"]) == ("http_error", 401)

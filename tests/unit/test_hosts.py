@@ -1,5 +1,4 @@
 import pytest
-
 from calltracker.capture.hosts import HostPattern, Hosts, parse_hosts
 
 

@@ -4,7 +4,6 @@ import sqlite3
 import time
 
 import pytest
-
 from calltracker import journal, retention
 from calltracker.call import COLUMNS, SPECIFIED, Call, new_call_id
 

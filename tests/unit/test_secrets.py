@@ -1,7 +1,8 @@
-from hypothesis import given
-from hypothesis import strategies as st
+from itertools import pairwise
 
 from calltracker.capture.secrets import MASK, BodyMask, Redaction, credentials, key_hash, mask_text
+from hypothesis import given
+from hypothesis import strategies as st
 
 KEY = "sk-proj-4f9aQ2b7xYzW1234567890abcd"
 
@@ -9,7 +10,7 @@ KEY = "sk-proj-4f9aQ2b7xYzW1234567890abcd"
 def masked(body: bytes, cuts=(), **options) -> bytes:
     mask = BodyMask((KEY,), **options)
     edges = [0, *sorted(cuts), len(body)]
-    return b"".join(mask.feed(body[a:b]) for a, b in zip(edges, edges[1:], strict=False)) + mask.finish()
+    return b"".join(mask.feed(body[a:b]) for a, b in pairwise(edges)) + mask.finish()
 
 
 def test_headers_keep_their_names_and_lose_their_secrets():

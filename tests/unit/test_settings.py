@@ -1,5 +1,4 @@
 import pytest
-
 from calltracker import settings
 
 
@@ -40,7 +39,7 @@ def test_what_is_wrong_is_named_in_one_line(name, value, says):
 
 
 def test_a_variable_is_named_when_it_is_wrong():
-    with pytest.raises(settings.OptionError, match="^LLM_CALLS_BODIES: "):
+    with pytest.raises(settings.OptionError, match=r"^LLM_CALLS_BODIES: "):
         settings.read({}, {"LLM_CALLS_BODIES": "perhaps"})
 
 

@@ -4,7 +4,6 @@ import os
 import uuid
 
 import pytest
-
 from calltracker.capture import spool as spool_module
 from calltracker.capture.records import MAGIC, RecordKind, decode, encode_data
 from calltracker.capture.spool import Entry, Spool

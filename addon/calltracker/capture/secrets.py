@@ -103,11 +103,11 @@ class Redaction:
 
 
 def credentials(headers: Iterable[tuple[str, str]], url: str) -> tuple[str, ...]:
-    """The keys that a request carries, the one that identifies its caller first. Names in any case."""
+    """The keys for the API that a request carries, the one that identifies its caller first. Names in any case."""
     found: list[str] = []
     for name, value in headers:
         lower = name.lower()
-        if lower in ("authorization", "proxy-authorization"):
+        if lower == "authorization":
             found.append(value.partition(" ")[2].strip() or value)
         elif lower in ("api-key", "x-api-key", "ocp-apim-subscription-key"):
             found.append(value)

@@ -84,6 +84,7 @@ class Spool:
         self._writing = threading.Lock()
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._stopping = False
+        self._closed = False
         self._stalled = False
         self._slow_until = 0.0
         self._file = -1
@@ -113,7 +114,7 @@ class Spool:
 
     async def committed(self) -> None:
         """Return when all that was put before is written, or the disk does not answer for PATIENCE_SECONDS."""
-        if self._written_directly() or self._stalled:
+        if self._written_directly() or self._stalled or self._closed:
             return
         loop = asyncio.get_running_loop()
         written: asyncio.Future[None] = loop.create_future()
@@ -126,7 +127,7 @@ class Spool:
         """Block until all that was put before is written, for at most `seconds`; tell whether it is."""
         if self._written_directly():
             return True
-        if self._stalled or time.monotonic() < self._slow_until:
+        if self._stalled or self._closed or time.monotonic() < self._slow_until:
             return False
         written = threading.Event()
         self.put(Entry(_nothing, done=written.set), soon=True)
@@ -140,6 +141,8 @@ class Spool:
         if not self._writing.acquire(blocking=False):
             return False
         try:
+            if self._closed:
+                return False
             self._write_entries()
         finally:
             self._writing.release()
@@ -172,8 +175,10 @@ class Spool:
             self._stalled = False
             if stopping and not self._entries:
                 break
-        if self._file >= 0:
-            os.close(self._file)
+        with self._writing:
+            self._closed = True
+            if self._file >= 0:
+                os.close(self._file)
         self._lock.release(force=True)
 
     def _write_entries(self) -> None:
