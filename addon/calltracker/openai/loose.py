@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+("?)|[{}\[\],:]', re.DOTALL)
+_MOST_MEMBERS = 1000  # of a cut object that are read; OpenAI's have some thirty
 _CLOSING = {b"}": b"{", b"]": b"["}
 
 
@@ -61,12 +62,13 @@ def dumps(value: Any) -> str:
 def prefix_members(data: bytes) -> dict[str, Any] | None:
     """Read the members of a JSON object that is cut at its end: those at the top that are whole.
 
-    None when it is not the beginning of one, as far as brackets and strings tell, or is closed. Linear in time.
+    None when it is not the beginning of one, as far as brackets and strings tell, or is closed. Linear in time; of
+    more than 1000 members the first are read.
     """
     members: dict[str, Any] = {}
     stack: list[bytes] = []
     key: bytes | None = None
-    start = 0  # of the member's key or value
+    start = count = 0  # `start`: of the member's key or value
     for match in _TOKEN.finditer(data):
         token = match[0]
         if token[:1] == b'"':
@@ -91,6 +93,9 @@ def prefix_members(data: bytes) -> dict[str, Any] | None:
             elif token == b",":
                 _add_member(members, key, data[start : match.start()])
                 key = None
+                count += 1
+                if count == _MOST_MEMBERS:
+                    break
             start = match.end()
     return members if stack else None
 

@@ -71,7 +71,7 @@ class Parser:
             while (at := data.find(b"\n\n", start)) >= 0:
                 if data.startswith(b"data: ", start) and data.find(b"\n", start, at) < 0:
                     events.append(Event(b"", data[start + 6 : at], self._offset + at + 2))
-                else:
+                elif at > start:
                     self._add(events, data, start, at, at + 2)
                 start = at + 2
         else:
