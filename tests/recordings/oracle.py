@@ -26,6 +26,7 @@ from openai.types import (
     Model,
     ModerationCreateResponse,
 )
+from openai.types.audio import Transcription
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response
 
@@ -33,7 +34,11 @@ from openai.types.responses import Response
 def main(path: str) -> None:
     with Path(path).open(encoding="utf-8") as lines:
         for line in lines:
-            print(json.dumps(columns(json.loads(line))))
+            try:
+                found = columns(json.loads(line))
+            except Exception as error:  # noqa: BLE001 - one exchange that the package cannot take hides no other
+                found = {"oracle_error": f"{type(error).__name__}: {error}"}
+            print(json.dumps(found))
 
 
 def columns(recording: dict[str, Any]) -> dict[str, Any]:
@@ -82,20 +87,23 @@ def nothing() -> dict[str, Any]:
 
 
 def whole(method: str, path: str, payload: dict[str, Any]) -> dict[str, Any]:
-    if path.endswith("/chat/completions"):
+    if path.endswith("/chat/completions") and method == "POST":
         return chat(ChatCompletion.construct(**payload))
-    if path.endswith("/completions"):
+    if path.endswith("/completions") and method == "POST":
         return completion(Completion.construct(**payload))
-    if path.endswith("/responses"):
+    if path.endswith("/responses") and method == "POST":
         return response_of(Response.construct(**payload))
     if path.endswith("/embeddings"):
         made = CreateEmbeddingResponse.construct(**payload)
         tokens = {"input_tokens": made.usage.prompt_tokens}
         return nothing() | {"operation": "embeddings", "response_model": made.model} | tokens
-    if path.endswith("/images/generations"):
+    if "/images/" in path:
         made_images = ImagesResponse.construct(**payload)
         shown = [image.model_dump(exclude_unset=True) for image in made_images.data or []]
-        return nothing() | {"operation": "images", "images": shown}
+        return nothing() | {"operation": "images", "images": shown} | tokens_of(made_images.usage)
+    if path.endswith("/audio/transcriptions"):
+        heard = Transcription.construct(**payload)
+        return nothing() | {"operation": "audio"} | tokens_of(heard.usage)
     if path.endswith("/moderations"):
         checked = ModerationCreateResponse.construct(**payload)
         return nothing() | {"operation": "moderations", "response_model": checked.model, "response_id": checked.id}
@@ -104,7 +112,21 @@ def whole(method: str, path: str, payload: dict[str, Any]) -> dict[str, Any]:
         return nothing() | {"operation": "files", "response_id": kept.id}
     if "/models/" in path:
         return nothing() | {"operation": "models", "response_id": Model.construct(**payload).id}
-    return nothing() | {"operation": path.rpartition("/v1/")[2].partition("/")[0]}
+    resource = path.rpartition("/v1/")[2].partition("/")[0]
+    other = openai.BaseModel.construct(**payload)
+    found = nothing() | {
+        "response_id": getattr(other, "id", None) or "",
+        "response_model": getattr(other, "model", None) or "",
+    }
+    # Why it ended, and the name of what only reads or changes what was generated before, are ours to choose; usage told
+    # there was counted where it arose, which `nothing` asserts.
+    found.pop("finish_reason")
+    return found if resource in ("responses", "chat") else found | {"operation": resource}
+
+
+def tokens_of(usage: Any) -> dict[str, Any]:
+    """Images and transcriptions; a transcription billed by its length has no tokens."""
+    return {name: getattr(usage, name, None) for name in ("input_tokens", "output_tokens")}
 
 
 def streamed(path: str, body: bytes) -> dict[str, Any]:
