@@ -56,6 +56,9 @@ def call_of(capture: Capture) -> Call:
         response_body=capture.response.data,
     )
     reading = read(exchange)
+    if _is_cut(capture.response) and reading.finished is False:
+        # It is we who cut it: that tells nothing of how the call ended, and `truncated` says it.
+        reading = dataclasses.replace(reading, finished=None, error="")
     outcome = outcome_of(capture, reading)
     return dataclasses.replace(
         bare_call(capture),
@@ -120,6 +123,12 @@ def response_call(capture: Capture, done: Done, number: int) -> Call:
         outcome=outcome.value,
         error=reading.error,
     )
+
+
+def without_content(call: Call) -> Call:
+    """Leave out what was asked and answered; of the request its model stays, for the queries that look there."""
+    request = orjson.dumps({"model": call.request_model}).decode() if call.request_model else ""
+    return dataclasses.replace(call, request_content=request, response_text="", response_json="")
 
 
 def _told(reading: Reading) -> dict[str, Any]:

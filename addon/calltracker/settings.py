@@ -47,7 +47,9 @@ OPTIONS = (
         "",
         "The SQLite file with the rows. Default: journal.sqlite3 in the state folder.",
     ),
-    Option("llm_calls_bodies", "on", "Keep the bodies of requests and responses: on, off."),
+    Option(
+        "llm_calls_bodies", "on", "Keep what was asked and answered: on, off. Off keeps model, tokens and the like."
+    ),
     Option("llm_calls_body_limit", "2m", "How much of one body is kept, in bytes, or with k, m, g."),
     Option("llm_calls_redact", "", "More headers and query parameters whose values are masked; comma-separated."),
     Option(
@@ -97,7 +99,6 @@ class CaptureSettings:
 
     hosts: Hosts
     redaction: Redaction
-    bodies: bool
     body_limit: int
 
 
@@ -107,6 +108,7 @@ class Settings:
 
     capture: CaptureSettings
     journal: Path
+    bodies: bool
     fsync: bool
     spool_limit: int
     keep_days: float
@@ -133,7 +135,6 @@ def read(options: Mapping[str, str], environment: Mapping[str, str]) -> Settings
     capture = CaptureSettings(
         hosts=value("llm_calls_hosts", Hosts.with_own),
         redaction=value("llm_calls_redact", _redaction),
-        bodies=value("llm_calls_bodies", _switch),
         body_limit=value("llm_calls_body_limit", parse_size),
     )
     return Settings(
@@ -142,6 +143,7 @@ def read(options: Mapping[str, str], environment: Mapping[str, str]) -> Settings
             "llm_calls_journal",
             lambda text: Path(text).expanduser().absolute() if text else paths.journal_path(),
         ),
+        bodies=value("llm_calls_bodies", _switch),
         fsync=value("llm_calls_durability", lambda text: _choice(text, "process", "power")) == "power",
         spool_limit=value("llm_calls_spool_limit", parse_size),
         keep_days=value("llm_calls_keep_days", _days),

@@ -29,6 +29,7 @@ from .capture.records import MAGIC, CorruptRecordError, Record, RecordKind, deco
 from .capture.spool import PROXY_LOCK, SEGMENT_SUFFIX
 from .following import Following
 from .proton.exporter import Exporter
+from .row import without_content
 from .worker_settings import WorkerSettings
 
 POLL_SECONDS = 0.05
@@ -214,6 +215,8 @@ class Worker:
 
     def _keep(self, run: Run, calls: list[Call]) -> None:
         checkpoint = run.checkpoint() if run.segment_ended else None
+        if not self._settings.bodies:
+            calls = [without_content(call) for call in calls]
 
         def write(connection: sqlite3.Connection) -> None:
             journal.add(connection, calls, for_proton=self._settings.proton is not None)

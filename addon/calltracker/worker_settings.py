@@ -16,6 +16,7 @@ class WorkerSettings:
 
     journal: Path
     run: str
+    bodies: bool
     fsync: bool
     keep_days: float
     keep_bytes: int

@@ -105,6 +105,15 @@ def test_a_long_text_is_cut_at_the_limit(make_proxy: Any) -> None:
     assert row["response_text"] == answer.body[:10_240].decode()
     assert row["response_sha256"] == hashlib.sha256(answer.body).hexdigest()
     assert row["request_model"] == "gpt-5"
+    assert row["error"] == ""
+
+
+def test_a_long_stream_that_is_cut_at_the_limit_has_not_failed(make_proxy: Any) -> None:
+    proxy = make_proxy(options={"llm_calls_body_limit": "1k"})
+    with Client(proxy, "api.openai.com") as client:
+        client.request("POST", CHAT, {**BODY, "stream": True}, behaviour="chat_stream", chunks=50)
+    row = one_row(proxy)
+    assert (row["truncated"], len(row["response_text"].encode())) == (1, 1024)
 
 
 def test_binary_answers_are_told_and_not_kept(proxy: Proxy, client: Client) -> None:
@@ -179,8 +188,13 @@ def test_without_bodies_only_the_facts_are_kept(make_proxy: Any) -> None:
         answer = client.request("POST", CHAT, BODY)
         client.request("POST", CHAT, {**BODY, "stream": True}, behaviour="chat_stream")
     rows = proxy.wait_rows(2)
-    assert {(row["request_content"], row["response_text"]) for row in rows} == {("", "")}
-    assert rows[0]["response_bytes"] == len(answer.body)
+    kept = {(row["request_content"], row["response_text"], row["response_json"]) for row in rows}
+    assert kept == {('{"model":"gpt-5"}', "", "")}
+    assert {row["outcome"] for row in rows} == {"ok"}
+    assert (rows[0]["response_bytes"], rows[0]["output_tokens"]) == (len(answer.body), 5)
+    proxy.stop()
+    for path in proxy.journal.parent.rglob("*"):
+        assert not path.is_file() or "Grüße".encode() not in path.read_bytes(), path
 
 
 def test_foreign_hosts_are_tunnelled_and_leave_no_row(make_proxy: Any, standin: StandIn) -> None:

@@ -4,7 +4,7 @@ from calltracker import settings
 
 def test_defaults():
     found = settings.read({}, {"LLM_CALLS_HOME": "/somewhere"})
-    assert found.capture.bodies
+    assert found.bodies
     assert found.capture.body_limit == 2 << 20
     assert found.proton is None
     assert not found.fsync

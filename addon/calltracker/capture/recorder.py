@@ -238,10 +238,7 @@ class Recorder:
         return tee
 
     def _put_data(self, track: Track, kind: RecordKind, data: bytes) -> None:
-        if not self.settings.bodies:
-            at = track.now()
-            self._put(track, partial(self._encode_data, track, kind, at, data), 0)
-        elif self._spool.has_room():
+        if self._spool.has_room():
             self._put(track, partial(self._encode_data, track, kind, track.now(), data), len(data))
         else:
             track.gap = True
@@ -269,7 +266,7 @@ class Recorder:
 
     def _encode_message(self, track: Track, message: Message) -> bytes:
         content = b""
-        if message.is_text and self.settings.bodies:
+        if message.is_text:
             mask = BodyMask(track.keys)
             content = (mask.feed(message.content) + mask.finish())[: self.settings.body_limit]
         kept = Message(message.at, message.from_client, message.is_text, message.size, content)
@@ -381,8 +378,8 @@ class Recorder:
             lines=head.is_event_stream,
             client_secrets=url.partition("?")[0].endswith(_CLIENT_SECRET_PATHS),
         )
-        limit = self.settings.body_limit if self.settings.bodies else 0
-        return BodyKeeper(head.content_type, head.values.get("content-encoding", ""), mask, limit)
+        encoding = head.values.get("content-encoding", "")
+        return BodyKeeper(head.content_type, encoding, mask, self.settings.body_limit)
 
     def _put(self, track: Track, encode: Callable[[], bytes], size: int = 0) -> None:
         def encoded() -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import inspect
 import ipaddress
@@ -80,6 +81,7 @@ class Tracker:
         worker = WorkerSettings(
             journal=settings.journal,
             run=str(self._spool.run),
+            bodies=settings.bodies,
             fsync=settings.fsync,
             keep_days=settings.keep_days,
             keep_bytes=settings.keep_bytes,
@@ -108,12 +110,8 @@ class Tracker:
 
     def reconfigure(self, settings: Settings) -> None:
         """Take what can change while calls are under way; say what cannot."""
-        if (settings.journal, settings.proton, settings.fsync) != (
-            self._settings.journal,
-            self._settings.proton,
-            self._settings.fsync,
-        ):
-            log.warning("llm_calls: the journal, Proton and the durability change when mitmproxy is started again")
+        if dataclasses.replace(settings, capture=self._settings.capture) != self._settings:
+            log.warning("llm_calls: only hosts, redact and body_limit change at once; the rest at the next start")
         self._settings = settings
         self.recorder.settings = settings.capture
 

@@ -29,8 +29,9 @@ class Reading:
 
     `finished` is whether the payload itself is known to be complete: True when its end marker came (`[DONE]`,
     `response.completed`, or a JSON document that closes), False when it is known to be cut, None when it does not tell.
-    `failed` is True for an error that came inside a stream that began with a 2xx status. `first_token_offset` is the
-    offset in `response_body` just past the first event that carries generated content (None: not a stream, or none).
+    `failed` is True for an error inside an answer that began with a 2xx status, streamed or not. `first_token_offset`
+    is the offset in `response_body` just past the first event that carries generated content (None: not a stream, or
+    none).
     """
 
     operation: str = ""

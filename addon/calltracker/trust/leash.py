@@ -16,7 +16,7 @@ from mitmproxy import ctx
 
 def running() -> None:
     report = Path(os.environ["LLM_CALLS_LEASH"])
-    addresses = ctx.master.addons.get("proxyserver").listen_addrs()  # type: ignore[no-untyped-call]
+    addresses = ctx.master.addons.lookup["proxyserver"].listen_addrs()
     if not addresses:
         return  # mitmproxy has said why, and exits
     partial = report.with_name(report.name + ".partial")
