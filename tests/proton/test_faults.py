@@ -19,7 +19,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-
 from calltracker.proton.settings import Settings
 
 from .conftest import QUICK, SHOWN_WITHIN, add, fill, left, make_call, wait_for, waiting
@@ -113,10 +112,11 @@ def test_the_server_restarts_under_load(path, server, export):
 def test_the_connection_is_cut_at_any_byte_on_the_way_up(path, server, export, reset):
     cuts = [random.randrange(60, 60_000) for _ in range(TIMES)] + [None] * 10_000
     plans = iter(cuts)
-    with Gate(server.port, lambda: Plan(cut_up=next(plans), reset=reset)) as gate, Load(path, 10) as load:
-        export(gate.port)
-        wait_for(lambda: gate.connections > TIMES)
-    wait_for(lambda: not left(path))
+    with Gate(server.port, lambda: Plan(cut_up=next(plans), reset=reset)) as gate:
+        with Load(path, 10) as load:
+            export(gate.port)
+            wait_for(lambda: gate.connections > TIMES)
+        wait_for(lambda: not left(path))
     assert_each_once(server, load.ids)
 
 
@@ -124,10 +124,11 @@ def test_the_connection_is_cut_at_any_byte_on_the_way_down(path, server, export)
     # A conversation: hello, describe, then some 1,900 bytes for each INSERT's sample block and its end
     cuts = [random.choice([random.randrange(1, 4000), random.randrange(3000, 12_000)]) for _ in range(TIMES)]
     plans = iter(cuts + [None] * 10_000)
-    with Gate(server.port, lambda: Plan(cut_down=next(plans))) as gate, Load(path) as load:
-        export(gate.port)
-        wait_for(lambda: gate.connections > TIMES)
-    wait_for(lambda: not left(path))
+    with Gate(server.port, lambda: Plan(cut_down=next(plans))) as gate:
+        with Load(path) as load:
+            export(gate.port)
+            wait_for(lambda: gate.connections > TIMES)
+        wait_for(lambda: not left(path))
     assert_each_once(server, load.ids)
 
 
@@ -314,9 +315,9 @@ def test_a_proton_3_that_knows_idempotent_ids(path, export):
 
 
 def test_a_stream_of_the_eight_specified_columns(path, server, export):
-    from .test_commands import EIGHT
-
     from proton_driver import Client
+
+    from .test_commands import EIGHT
 
     Client("127.0.0.1", server.port).execute(EIGHT)
     hook, done = strike_each("applied", drop, 10)
