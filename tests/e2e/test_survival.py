@@ -202,10 +202,9 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 def limit(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
-def running():
-    limit(40_000)
-
 def requestheaders(flow):
+    if flow.request.path == "/v1/limit":  # not before: the worker would inherit it
+        limit(40_000)
     if flow.request.path == "/v1/lift":
         limit(resource.RLIM_INFINITY)
 """
@@ -216,6 +215,8 @@ def test_a_full_disk(make_proxy: Any, tmp_path: Path) -> None:
     script.write_text(LIMITED)
     proxy = make_proxy(scripts=[script])
     with Client(proxy, "api.openai.com") as client:
+        client.request("GET", "/v1/limit", behaviour="models")
+        proxy.wait_rows(1)
         for _ in range(8):
             assert client.request("POST", CHAT, BODY, behaviour="chat", size=20_000).status == 200
         proxy.wait_log("calls go on but are not recorded")

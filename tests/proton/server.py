@@ -7,6 +7,7 @@ obeyed). `hook` is asked at each stage of an INSERT and may raise `Say` or `Drop
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 import socket
@@ -185,10 +186,8 @@ class Server:
 
 
 def _shut(connection: socket.socket) -> None:
-    try:
+    with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass
 
 
 class _Counting:

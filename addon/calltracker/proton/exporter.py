@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1  # how soon a row is seen that another process committed to the journal
 _MOST_UNCONFIRMED = 4
-_MOST_DOUBTFUL = 3
+_MOST_STRIKES = 3
 _STUCK = 6  # times the visibility, after which a row that is still not shown is worth a warning
 _WITNESS_AGE_MS = 3_600_000  # an older row may be gone by its TTL
 _RESPONSE_TIME = 1 + [column.name for column in COLUMNS].index("response_time")
@@ -55,6 +55,7 @@ class _Doubt:
     """A batch that may have arrived, and what is known about it. Times are of the monotonic clock."""
 
     batch: Batch
+    acknowledged: int = 0  # rows that had been acknowledged when it was sent
     suspicious: str = ""  # the server's words, if they may mean that the rows are at fault
     over_at: float | None = None  # when the server was found to be done with the INSERT
     next_look: float = 0.0
@@ -80,7 +81,10 @@ class Exporter:
 
         self._target: schema.Target | None = None
         self._doubts: list[_Doubt] = []
-        self._doubtful: list[tuple[Batch, str]] = []  # rows refused with a code that we do not know
+        # Of rows in blocks that were answered with a code that we do not know, by position: how many rows had been
+        # acknowledged when that began, and how often it was so of the row alone since others were taken.
+        self._suspected: dict[int, int] = {}
+        self._strikes: dict[int, int] = {}
         self._limit = settings.batch_rows
         self._careful_until = 0  # up to this position batches stay small: something there was refused
         self._witness: Row | None = None
@@ -207,7 +211,6 @@ class Exporter:
         except BaseException:
             connection.close()
             raise
-        self._doubtful = []
         return connection
 
     def _is_over(self) -> bool:
@@ -264,7 +267,7 @@ class Exporter:
                 self._send_smaller(connection, batch)
         except Unconfirmed as failure:
             said = str(failure) if failure.suspicious else ""
-            self._doubts.append(_Doubt(batch, said, witness=self._witness))
+            self._doubts.append(_Doubt(batch, self._acknowledged, said, witness=self._witness))
             self._target = None
             raise
         else:
@@ -280,10 +283,9 @@ class Exporter:
                 doubt.witness, doubt.witness_is_later = self._witness, True
         if rows[0][0] > self._careful_until and not self._doubts:
             self._limit = self._settings.batch_rows
-        if self._doubtful:
-            # The server takes rows: those that it would not take are themselves at fault.
-            self._set_apart(connection, self._doubtful)
-            self._doubtful = []
+        for row in rows:
+            self._suspected.pop(row[0], None)
+            self._strikes.pop(row[0], None)
         self._succeeded(connection)
 
     def _send_smaller(self, connection: sqlite3.Connection, batch: Batch) -> None:
@@ -334,15 +336,32 @@ class Exporter:
         elif not doubt.suspicious:
             self._send(connection, doubt.batch, rows)
         elif len(rows) > 1:
+            for position in doubt.batch.positions:
+                self._suspected.setdefault(position, doubt.acknowledged)
             self._send_smaller(connection, doubt.batch)
         else:
-            self._doubtful.append((doubt.batch, doubt.suspicious))
-            if len(self._doubtful) >= _MOST_DOUBTFUL:
-                # One row after the other, and none taken meanwhile: it is the server that is at fault.
-                for batch, _ in self._doubtful:
-                    outbox.returned(connection, batch)
-                self._doubtful = []
-                raise Unavailable(doubt.suspicious)
+            self._refused_alone(connection, doubt)
+
+    def _refused_alone(self, connection: sqlite3.Connection, doubt: _Doubt) -> None:
+        """A row alone was answered with a code that we do not know: is the server at fault, or the row?
+
+        While the server takes no row at all it is the server. Once it has taken others meanwhile, the row is sent
+        again a few times, and set apart when it is refused each time.
+        """
+        (position,) = doubt.batch.positions
+        strikes = self._strikes.get(position, 0)
+        if strikes or self._acknowledged > self._suspected.get(position, doubt.acknowledged):
+            strikes += 1
+        if strikes == _MOST_STRIKES:
+            del self._strikes[position]
+            self._suspected.pop(position, None)
+            self._set_apart(connection, [(doubt.batch, doubt.suspicious)])
+            return
+        outbox.returned(connection, doubt.batch)
+        self._limit, self._careful_until = 1, max(self._careful_until, position)
+        if not strikes:
+            raise Unavailable(doubt.suspicious)
+        self._strikes[position] = strikes
 
     # What is told
 
