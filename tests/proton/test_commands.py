@@ -1,4 +1,212 @@
+"""`llm-calls proton`: what it says, what it does, and with which status it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import filelock
+import pytest
+from calltracker import paths
+from calltracker.call import COLUMNS
+from calltracker.cli import main
+from calltracker.proton import schema
+from calltracker.proton.exporter import lock_path
+from click.testing import CliRunner, Result
+from proton_driver import Client
+from standin.authority import Authority
+
+from .conftest import QUICK, fill, left
+from .server import Say, Server
+
 EIGHT = """CREATE STREAM llm_calls (
   request_method string, request_url string, request_headers map(string, string), request_content string,
   request_time datetime64, response_time datetime64, response_status_code int, response_text string
 )"""
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run `llm-calls proton …` on the test's journal; keywords are PROTON_* settings."""
+
+    def invoke(*arguments: str, **settings: Any) -> Result:
+        values = {"host": "127.0.0.1", **QUICK, **settings}
+        environment = {f"PROTON_{name.upper()}": str(value) for name, value in values.items()}
+        environment["LLM_CALLS_JOURNAL"] = str(path)
+        return CliRunner().invoke(main, ["proton", *arguments], env=environment)
+
+    return invoke
+
+
+def ends(result: Result, status: int, *words: str) -> None:
+    """It ended so, and with a failure said one line that holds the words."""
+    assert result.exit_code == status, result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    text = result.stderr if status else result.stdout
+    assert all(word in text for word in words), text
+    assert not status or text.count("\n") == 1
+
+
+def test_init_creates_the_stream_once(run: Run, server: Server) -> None:
+    ends(run("init", port=server.port), 0, "created the stream default.llm_calls")
+    names = [name for name, *_ in server.streams["llm_calls"].columns]
+    assert names == [*(column.name for column in COLUMNS), *(name for name, _, _ in schema.ALIASES), "_tp_time"]
+    ends(run("init", port=server.port), 0, "is there and has every column")
+
+
+def test_init_shows_what_a_stream_lacks_and_alters_only_when_told(run: Run, server: Server) -> None:
+    Client("127.0.0.1", server.port).execute(EIGHT)
+    ends(run("init", port=server.port), 0, "ADD COLUMN IF NOT EXISTS `call_id`", "until the server is restarted")
+    assert len(server.streams["llm_calls"].columns) == 9
+    altered = run("init", "--alter", port=server.port)
+    ends(altered, 0, "added 31 columns")
+    assert altered.stdout.index("restarted") < altered.stdout.index("ALTER STREAM `")
+    ends(run("init", port=server.port), 0, "has every column")
+
+
+def test_deliver_and_status(run: Run, server: Server, path: Path) -> None:
+    ends(run("status", port=server.port), 0, "no call has been recorded yet", "version      1.6.1", "not there yet")
+    ids = fill(path, 250)
+    ends(run("status", port=server.port), 0, "delivered    0 of 250 rows", "waiting      250")
+    ends(run("deliver", port=server.port), 0, "250 rows delivered")
+    assert [row[0] for row in server.rows("llm_calls", "call_id")] == ids
+    ends(run("status", port=server.port), 0, "delivered    250 of 250 rows", "waiting      0", "refused      0")
+    ends(run("deliver", port=server.port), 0, "0 rows delivered")
+
+
+def test_the_eight_columns_alone_are_filled(run: Run, server: Server, path: Path) -> None:
+    Client("127.0.0.1", server.port).execute(EIGHT)
+    fill(path, 30)
+    ends(run("deliver", port=server.port), 0, "30 rows delivered")
+    assert server.count() == 30
+
+
+def test_refused_rows_are_set_apart_and_tried_again(run: Run, server: Server, path: Path) -> None:
+    [poison] = fill(path, 1, request_content="x" * 11_000_000)
+    fill(path, 5)
+    result = run("deliver", port=server.port)
+    ends(result, 1, "1 rows were refused")
+    assert "5 rows delivered" in result.stdout
+    assert [row[1] for row in left(path)] == [poison]
+    ends(run("status", port=server.port), 0, "refused      1", "1 x Proton takes records of at most 10 MiB")
+    again = run("deliver", "--refused", port=server.port)
+    assert "1 refused rows wait again" in again.stdout
+    ends(again, 1, "refused")
+
+
+def test_an_outage_is_one_line_and_keeps_the_rows(run: Run, server: Server, path: Path) -> None:
+    fill(path, 3)
+    server.stop()
+    ends(run("deliver", port=server.port), 1, "nothing listens")
+    ends(run("init", port=server.port), 1, "nothing listens")
+    ends(run("status", port=server.port), 1, "nothing listens")
+    assert len(left(path)) == 3
+
+
+def test_two_do_not_deliver_one_journal(run: Run, server: Server, path: Path) -> None:
+    fill(path, 3)
+    with filelock.FileLock(lock_path(path)):
+        ends(run("deliver", port=server.port), 1, "a running proxy delivers this journal already")
+    assert len(left(path)) == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        ({"host": ""}, "set PROTON_HOST"),
+        ({"host": "http://h"}, "PROTON_HOST"),
+        ({"port": "x"}, "PROTON_PORT"),
+        ({"secure": "maybe"}, "PROTON_SECURE"),
+        ({"url": "http://h:8463"}, "PROTON_URL"),
+        ({"ca_certs": "/nowhere.pem", "secure": "on"}, "PROTON_CA_CERTS"),
+    ],
+)
+@pytest.mark.parametrize("command", ["init", "status", "deliver"])
+def test_bad_settings_are_one_line(run: Run, command: str, settings: dict[str, str], word: str) -> None:
+    ends(run(command, **settings), 2, word)
+
+
+def test_no_journal_no_delivery(run: Run, server: Server) -> None:
+    ends(run("deliver", port=server.port), 2, "there is no journal")
+
+
+def test_wrong_password_database_and_rights(run: Run) -> None:
+    with Server(users={"default": "right"}) as server:
+        ends(run("init", port=server.port, password="wrong"), 1, "PROTON_PASSWORD")
+    with Server() as server:
+        ends(run("init", port=server.port, database="other"), 1, "PROTON_DATABASE")
+    with Server(may_create=False) as server:
+        ends(run("init", port=server.port), 1, "Not enough privileges")
+
+
+def test_a_column_of_another_type(run: Run, server: Server) -> None:
+    changed = EIGHT.replace("request_headers map(string, string)", "request_headers string")
+    Client("127.0.0.1", server.port).execute(changed)
+    ends(run("init", port=server.port), 1, "request_headers is string", "PROTON_STREAM")
+
+
+def test_a_server_that_says_what_we_do_not_know(run: Run, server: Server, path: Path) -> None:
+    def hook(stage: str, stream: str, rows: int) -> None:
+        raise Say(243, "Cannot reserve 1 MiB, not enough space")
+
+    fill(path, 2)
+    server.hook = hook
+    ends(run("deliver", port=server.port, visibility=0.05, timeout=0.3), 1, "disk is full")
+    assert len(left(path)) == 2
+
+
+def test_tls_is_verified(run: Run, path: Path, tmp_path: Path) -> None:
+    ours, other = (Authority(tmp_path / name, ["127.0.0.1"]) for name in ("ours", "other"))
+    fill(path, 4)
+    with Server(tls=ours.context([])) as server:
+        secure = {"port": server.port, "secure": "on"}
+        for untrusted in ({}, {"ca_certs": other.root}):
+            ends(run("deliver", **secure, **untrusted), 1, "is not trusted", "PROTON_CA_CERTS")
+        assert server.queries == []
+        ends(run("deliver", **secure, ca_certs=ours.root), 0, "4 rows delivered")
+        ends(run("status", **secure, verify="off"), 0, "delivered    4 of 4 rows")
+
+
+def test_tls_for_another_name_is_not_trusted(run: Run, tmp_path: Path) -> None:
+    ours = Authority(tmp_path / "ours", ["proton.example"])
+    with Server(tls=ours.context([])) as server:
+        ends(run("init", port=server.port, secure="on", ca_certs=ours.root), 1, "is not trusted")
+    assert server.queries == []
+
+
+def test_tls_with_a_port_that_has_none(run: Run, server: Server) -> None:
+    ends(run("init", port=server.port, secure="on"), 1, "no TLS with", "PROTON_SECURE")
+
+
+def test_the_file_creates_what_init_creates(server: Server) -> None:
+    statement = without_comments(paths.sql_folder("proton") / "create_stream.sql")
+    assert statement == schema.create_statement("llm_calls")
+    Client("127.0.0.1", server.port).execute(statement)
+    names = [name for name, *_ in server.streams["llm_calls"].columns]
+    assert names[:8] == [column.name for column in COLUMNS[:8]]
+    types = [kind for _, kind, *_ in server.streams["llm_calls"].columns][:8]
+    times = ["datetime64(3)", "datetime64(3)"]
+    assert types == ["string", "string", "map(string, string)", "string", *times, "int32", "string"]
+
+
+def without_comments(file: Path) -> str:
+    return "\n".join(line for line in file.read_text().splitlines() if not line.startswith("--")).strip()
+
+
+def test_both_stores_answer_the_same_questions() -> None:
+    sqlite, proton = ({file.stem for file in paths.sql_folder(name).glob("*.sql")} for name in ("sqlite", "proton"))
+    made = {"create_stream", "rollup_stream", "rollup_view", "kafka_stream", "kafka_view", "alert_v3"}
+    assert {name for name in proton - made if not name.startswith("live_")} == sqlite
+    assert made <= proton
+
+
+def test_the_specified_query_stands_as_it_is() -> None:
+    specified = (
+        "WITH llm_latency AS (SELECT request_content:model AS model, date_diff('ms', request_time, response_time)"
+        " AS latency FROM table(llm_calls))"
+        " SELECT max(latency), min(latency), avg(latency), p90(latency), model FROM llm_latency GROUP BY model"
+    )
+    assert " ".join(without_comments(paths.sql_folder("proton") / "latency_by_model.sql").split()) == specified

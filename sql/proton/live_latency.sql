@@ -1,0 +1,12 @@
+-- Live: calls and their latency, in milliseconds, by model in each minute that has passed; the query never ends.
+-- A window is told when a later call has ended. Add, to wait for what was delivered late,
+--   Proton 1.6: EMIT STREAM AFTER WATERMARK WITH DELAY 5s
+SELECT
+  window_start,
+  request_model AS model,
+  count() AS calls,
+  median(date_diff('ms', request_time, response_time)) AS latency_p50,
+  p90(date_diff('ms', request_time, response_time)) AS latency_p90,
+  p99(date_diff('ms', request_time, response_time)) AS latency_p99
+FROM tumble(llm_calls, response_time, 1m)
+GROUP BY window_start, window_end, request_model
