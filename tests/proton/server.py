@@ -585,7 +585,7 @@ PROFILE_EVENTS = (
     ("value", "int64"),
 )
 
-_NAMED = r"(?:\w+\.)?`?(?P<name>\w+)`?"
+_NAMED = r"(?:`?\w+`?\.)?`?(?P<name>\w+)`?"
 _STATEMENTS = (
     (
         rf"CREATE STREAM (?P<quietly>IF NOT EXISTS )?{_NAMED}\s*\((?P<columns>.*?)\n?\)(?:\s*(?:TTL|SETTINGS) .*)?",
