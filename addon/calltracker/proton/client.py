@@ -17,11 +17,12 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+import orjson
 import pytz  # type: ignore[import-untyped]
 from proton_driver import Client, errors
 
 from ..call import COLUMNS, Kind
-from ..journal import from_sqlite, time_number
+from ..journal import time_number
 from . import schema
 from .outbox import Row
 from .settings import Settings
@@ -355,8 +356,10 @@ def _converted(kind: Kind, scale: int, values: list[Any]) -> list[Any]:
     if scale:
         to_ticks = schema.ticks(scale)
         return [None if value is None else to_ticks(time_number(value)) for value in values]
-    if kind is Kind.MAP or kind is Kind.FLAG:
-        return [from_sqlite(kind, value) for value in values]
+    if kind is Kind.MAP:
+        return [orjson.loads(value) for value in values]
+    if kind is Kind.FLAG:
+        return [bool(value) for value in values]
     return values
 
 

@@ -8,6 +8,7 @@ after a power cut, too.
 
 from __future__ import annotations
 
+import operator
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -29,7 +30,7 @@ _SENT = """CREATE TABLE IF NOT EXISTS outbox_sent (
 _NOTES = "CREATE TABLE IF NOT EXISTS outbox_notes (name TEXT PRIMARY KEY, value TEXT NOT NULL)"
 _NAMES = ", ".join(f'c."{column.name}"' for column in COLUMNS)
 _ROWS = f"SELECT o.position, {_NAMES} FROM outbox o CROSS JOIN llm_calls c ON c.call_id = o.call_id"
-_TEXTS = tuple(i for i, column in enumerate(COLUMNS, 1) if column.kind in (Kind.TEXT, Kind.MAP))
+_TEXTS = operator.itemgetter(*(i for i, column in enumerate(COLUMNS, 1) if column.kind in (Kind.TEXT, Kind.MAP)))
 _ROW_SIZE = 500  # of the columns that are not text, roughly
 _REASON_LENGTH = 500
 
@@ -93,16 +94,19 @@ def _read(connection: sqlite3.Connection, fetch: Callable[[], list[Row]]) -> lis
 def _up_to(most_bytes: int, rows: Iterable[Row]) -> list[Row]:
     taken: list[Row] = []
     for row in rows:
-        most_bytes -= _ROW_SIZE + sum(_size(row[i]) for i in _TEXTS)
+        most_bytes -= _ROW_SIZE + _size(_TEXTS(row))
         if most_bytes < 0 and taken:
             break
         taken.append(row)
     return taken
 
 
-def _size(text: Any) -> int:
-    if not isinstance(text, str):
-        return 8
+def _size(texts: Sequence[Any]) -> int:
+    """Bytes of a row's texts in UTF-8; one join is several times as fast as a look at each."""
+    try:
+        text = "".join(texts)
+    except TypeError:  # another program put a BLOB there
+        return sum(len(str(text)) * 4 for text in texts)
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogateescape"))
 
 

@@ -1,0 +1,176 @@
+"""How fast rows get from the journal to a server, beside the bare driver sending the same batches.
+
+    python scripts/bench/delivery.py [--rows 200000] [--size 4000] [--rounds 3]
+
+The server is the tests' own, a process beside this one, which reads every column and keeps only the ids. Prints rows a
+second of both and their ratio (the two take turns; medians), the time from commit to arrival when one row comes at a
+time, and how memory grew while the backlog was delivered. Every run ends with a count of rows at the server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import multiprocessing
+import resource
+import statistics
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "addon"), str(ROOT / "tests")]
+
+from calltracker import journal  # noqa: E402
+from calltracker.call import Call, new_call_id  # noqa: E402
+from calltracker.proton import outbox  # noqa: E402
+from calltracker.proton.client import Proton, _columns  # noqa: E402
+from calltracker.proton.exporter import Exporter  # noqa: E402
+from calltracker.proton.settings import Settings  # noqa: E402
+
+SINGLE_CALLS = 40
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Rows a second from the journal to a Proton.")
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--size", type=int, default=4_000, help="bytes of text in a row")
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "journal.sqlite3"
+        rows = max(1, arguments.rows // arguments.rounds)
+        bare, exported, grown = [], [], 0
+        for number in range(arguments.rounds):
+            fill(path, rows, arguments.size)
+            with server_process() as (port, count):
+                bare.append(rows / bare_driver(path, port, rows))
+                assert count() == rows
+            with server_process() as (port, count):
+                seconds, more = exporter(path, port)
+                assert count() == rows
+            exported.append(rows / seconds)
+            grown = max(grown, more if number else 0)  # the first round fills caches
+        show(rows, bare, exported, grown)
+        delays = single_calls(Path(folder) / "single.sqlite3", arguments.size)
+    print(f"one row at a time: {statistics.median(delays):.1f} ms from commit to arrival, at most {max(delays):.1f} ms")
+
+
+def show(rows: int, bare: list[float], exported: list[float], grown: int) -> None:
+    driver, ours = statistics.median(bare), statistics.median(exported)
+    print(f"{len(bare)} rounds of {rows} rows, each batch of the size that the exporter chooses")
+    print(f"bare driver  {driver:9.0f} rows/s  ({', '.join(f'{one:.0f}' for one in bare)})")
+    print(f"exporter     {ours:9.0f} rows/s  ({', '.join(f'{one:.0f}' for one in exported)})")
+    print(f"exporter / bare driver: {ours / driver:.2f}")
+    print(f"memory: the peak grew by {grown / 1024:.1f} MiB after the first round")
+
+
+def make_call(size: int) -> Call:
+    now = time.time_ns() // 1_000_000
+    return Call(
+        request_method="POST",
+        request_url="https://api.openai.com/v1/chat/completions",
+        request_headers={"content-type": "application/json", "user-agent": "OpenAI/Python 1.60.0"},
+        request_content='{"model": "gpt-4o", "messages": "' + "q" * (size // 2) + '"}',
+        request_time=now - 900,
+        response_time=now,
+        response_status_code=200,
+        response_text='{"choices": "' + "a" * (size // 2) + '"}',
+        call_id=str(new_call_id()),
+        operation="chat",
+        request_model="gpt-4o",
+        input_tokens=100,
+        output_tokens=200,
+    )
+
+
+def fill(path: Path, rows: int, size: int) -> None:
+    with contextlib.closing(journal.connect(path)) as connection:
+        for start in range(0, rows, 5_000):
+            with journal.transaction(connection):
+                journal.add(connection, (make_call(size) for _ in range(min(5_000, rows - start))), for_proton=True)
+
+
+def bare_driver(path: Path, port: int, rows: int) -> float:
+    """Seconds in which the driver sends the journal's rows in the exporter's batches, read and converted before."""
+    settings = Settings(host="127.0.0.1", port=port)
+    proton = Proton(settings)
+    target = proton.prepare(create=True)
+    seconds = 0.0
+    with contextlib.closing(outbox.connect(path)) as connection:
+        batches = []
+        while taken := outbox.take(connection, settings.batch_rows, settings.batch_bytes):
+            batch, some = taken
+            columns = _columns(target, some)
+            began = time.perf_counter()
+            proton._client.execute(target.insert, columns, columnar=True, query_id=uuid.uuid4().hex)
+            seconds += time.perf_counter() - began
+            batches.append(batch)
+        for batch in batches:
+            outbox.returned(connection, batch)
+    proton.close()
+    return seconds
+
+
+def exporter(path: Path, port: int) -> tuple[float, int]:
+    """Seconds in which the exporter delivers the journal, and by how many KiB this process's peak grew."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.perf_counter()
+    assert Exporter(path, Settings(host="127.0.0.1", port=port)).drain(3600)
+    return time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+
+
+def single_calls(path: Path, size: int) -> list[float]:
+    """Milliseconds from the commit of a row until the server has it, one row after the other."""
+    journal.connect(path).close()
+    with server_process() as (port, count):
+        delivering = Exporter(path, Settings(host="127.0.0.1", port=port))
+        delivering.start()
+        delays = []
+        for number in range(SINGLE_CALLS):
+            fill(path, 1, size)
+            delivering.wake()
+            began = time.perf_counter()
+            while count() <= number:
+                time.sleep(0.0005)
+            delays.append((time.perf_counter() - began) * 1000)
+        delivering.stop(5)
+    return delays[1:]  # the first one connects and creates the stream
+
+
+@contextlib.contextmanager
+def server_process() -> Iterator[tuple[int, Callable[[], int]]]:
+    """A server in a process of its own: its port, and what counts the rows that it took."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=serve, args=(theirs,), daemon=True)
+    process.start()
+    port = ours.recv()
+
+    def count() -> int:
+        ours.send("count")
+        return int(ours.recv())
+
+    try:
+        yield port, count
+    finally:
+        ours.send("end")
+        process.join()
+
+
+def serve(pipe: Connection) -> None:
+    """Run the server until it is told to end."""
+    from proton.server import Server  # type: ignore[import-not-found]  # of the tests
+
+    with Server(keep_rows=False) as server:
+        pipe.send(server.port)
+        while pipe.recv() == "count":
+            pipe.send(server.count())
+
+
+if __name__ == "__main__":
+    main()
