@@ -416,9 +416,9 @@ class _Session:
         self._answer([("count()", "uint64")], [(sum(block.rows for block in blocks),)])
 
     def _select_ids(self, match: re.Match[str], _: object) -> None:
-        wanted = set(re.findall(r"'([^']*)'", match["ids"]))
+        wanted = set(re.findall(r"'([^']*)'", match["ids"] or ""))
         blocks = self.server.shown(self._stream(match["name"]))
-        found = [(i,) for block in blocks for i in block.columns["call_id"] if i in wanted]
+        found = [(i,) for block in blocks for i in block.columns["call_id"] if match["ids"] is None or i in wanted]
         self._answer([("call_id", "string")], found)
 
     def _select_content(self, match: re.Match[str], _: object) -> None:
@@ -599,7 +599,7 @@ _STATEMENTS = (
     (r"SELECT version\(\), timezone\(\)", "_select_version"),
     (r"SELECT current_user\(\)", "_select_user"),
     (rf"SELECT count\(\) FROM table\({_NAMED}\)", "_select_count"),
-    (rf"SELECT call_id FROM table\({_NAMED}\) WHERE call_id IN \((?P<ids>.*)\)", "_select_ids"),
+    (rf"SELECT call_id FROM table\({_NAMED}\)(?: WHERE call_id IN \((?P<ids>.*)\))?", "_select_ids"),
     (
         rf"SELECT request_time, .* FROM table\({_NAMED}\) WHERE request_time >= '(?P<first>[^']*)'"
         r" AND request_time <= '(?P<last>[^']*)' AND request_url IN \((?P<urls>.*)\)",
