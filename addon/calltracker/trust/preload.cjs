@@ -102,32 +102,18 @@ function install (proxy) {
     return createConnection.call(this, { ...options, socket: tunnel }, ...rest)
   }
 
-  // undici takes its dispatcher from this global, once for all copies of it in a process. Node's own copy is loaded only when
-  // somebody asks for the dispatcher: it costs some 20 ms, and most processes never fetch.
+  // undici takes its dispatcher from this global, once for all copies of it in a process. Loading Node's own copy puts an
+  // Agent there, whose class is the one that we need; it has to be done now, since an Agent that is there first stays.
   const DISPATCHER = Symbol.for('undici.globalDispatcher.1')
-  let loading = false
-  if (globalThis[DISPATCHER] !== undefined || typeof globalThis.fetch !== 'function') return
-  Object.defineProperty(globalThis, DISPATCHER, {
-    configurable: true,
-    enumerable: false,
-    get () {
-      if (loading) return undefined
-      loading = true
-      // Loading undici replaces this property by one that holds its own Agent, the class that we need
-      void globalThis.Headers
-      const found = Object.getOwnPropertyDescriptor(globalThis, DISPATCHER)
-      if (!found || !('value' in found) || !found.value) return undefined
-      try {
-        globalThis[DISPATCHER] = new found.value.constructor({ connect })
-      } catch {
-        // an undici of another make: as if this file were not there
-      }
-      return globalThis[DISPATCHER]
-    },
-    set (value) {
-      Object.defineProperty(globalThis, DISPATCHER, { value, configurable: true, enumerable: false, writable: true })
+  void globalThis.Headers
+  const found = globalThis[DISPATCHER]
+  if (found) {
+    try {
+      globalThis[DISPATCHER] = new found.constructor({ connect })
+    } catch {
+      // an undici of another make: as if this file were not there
     }
-  })
+  }
 
   function connect (options, callback) {
     const secure = options.protocol === 'https:'

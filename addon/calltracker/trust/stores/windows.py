@@ -1,0 +1,32 @@
+"""Windows: the Root store of the user (Windows asks in a window) or of the machine (from an elevated prompt)."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..manifest import Entry
+from .store import Runner
+
+
+@dataclass(frozen=True)
+class RootStore:
+    name: str
+    scope: tuple[str, ...]
+    force: tuple[str, ...]
+
+    def places(self) -> list[str]:
+        return ["Root"] if sys.platform == "win32" else []
+
+    def install(self, entry: Entry, certificate: Path, runner: Runner) -> None:
+        runner.change("certutil", *self.scope, "-addstore", *self.force, entry.place, str(certificate))
+
+    def uninstall(self, entry: Entry, certificate: Path, runner: Runner) -> None:
+        runner.change("certutil", *self.scope, "-delstore", entry.place, entry.sha1)
+
+    def holds(self, entry: Entry, certificate: Path, runner: Runner) -> bool:
+        return runner.ask("certutil", *self.scope, "-store", entry.place, entry.sha1)[0] == 0
+
+
+STORES = (RootStore("windows-user", ("-user",), ()), RootStore("windows-machine", (), ("-f",)))

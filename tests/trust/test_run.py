@@ -1,0 +1,93 @@
+"""`llm-calls run` is not noticed by what it runs, and `llm-calls env` says the same to a shell."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from calltracker.capture.hosts import Hosts
+from calltracker.commands.env import render
+from calltracker.trust import child
+from e2e.harness import ROUTER
+from trust.command import Command
+
+SHOW = "import json, os; print(json.dumps(dict(os.environ)))"
+
+
+def test_exit_status_and_streams_are_the_programs(llm_calls: Command) -> None:
+    code = "import sys; sys.stdout.write(sys.stdin.read().upper()); sys.stderr.write('moan'); sys.exit(42)"
+    done = llm_calls.run(sys.executable, "-c", code, stdin="a\nb")
+    assert (done.returncode, done.stdout, done.stderr) == (42, "A\nB", "moan")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_signals_reach_the_program(llm_calls: Command, number: signal.Signals) -> None:
+    code = (
+        "import signal, sys\n"
+        f"signal.signal({int(number)}, lambda *_: sys.exit(7))\n"
+        "print('ready', flush=True)\n"
+        "while True: signal.pause()"
+    )
+    with llm_calls.start("run", "-s", ROUTER, "--", sys.executable, "-c", code) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            process.send_signal(number)
+            assert process.wait(60) == 7
+        finally:
+            process.kill()
+
+
+def test_a_program_that_dies_of_a_signal(llm_calls: Command) -> None:
+    assert llm_calls.run(sys.executable, "-c", "import os; os.kill(os.getpid(), 9)").returncode == 128 + 9
+
+
+@pytest.mark.parametrize(("command", "status"), [("/no/such/program", 127), ("/etc/passwd", 126)])
+def test_a_program_that_cannot_be_run(llm_calls: Command, command: str, status: int) -> None:
+    done = llm_calls.run(command)
+    assert done.returncode == status
+    assert len(done.stderr.splitlines()) == 1
+    assert command in done.stderr
+
+
+def test_the_users_own_certificates_and_options_are_kept(llm_calls: Command) -> None:
+    given = {
+        "NO_PROXY": "intranet.example,.openai.com",
+        "NODE_OPTIONS": "--no-warnings",
+        "SSL_CERT_DIR": "/nowhere",
+        "ALL_PROXY": "socks5://127.0.0.1:1",
+    }
+    done = llm_calls.run(sys.executable, "-c", SHOW, **given)
+    seen = json.loads(done.stdout)
+    assert seen["HTTPS_PROXY"] == seen["https_proxy"] != ""
+    assert "HTTP_PROXY" not in seen and "http_proxy" not in seen
+    assert seen["NO_PROXY"] == seen["no_proxy"] == "intranet.example,localhost,127.0.0.1,::1"
+    assert seen["NODE_OPTIONS"].startswith("--no-warnings --require=")
+    assert "SSL_CERT_DIR" not in seen
+    text = Path(seen["SSL_CERT_FILE"]).read_text()
+    assert Path(llm_calls.environment["SSL_CERT_FILE"]).read_text().strip() in text
+    assert (llm_calls.state / "ca" / "mitmproxy-ca-cert.pem").read_text().strip() in text
+    assert "NO_PROXY held .openai.com" in done.stderr
+    assert "ALL_PROXY" in done.stderr
+
+
+@pytest.mark.parametrize("entry", ["*", "openai.com", ".openai.com", "api.openai.com:443", "com"])
+def test_entries_that_would_bypass_the_proxy_are_taken_out(entry: str) -> None:
+    kept, dropped = child.no_proxy({"NO_PROXY": f"{entry},kept.example"}, Hosts.with_own("").patterns)
+    assert (kept[0], dropped) == ("kept.example", [entry])
+
+
+def test_env_without_a_proxy_says_what_to_do(llm_calls: Command) -> None:
+    done = llm_calls("env")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no proxy is running" in done.stderr
+
+
+def test_env_in_the_words_of_each_shell() -> None:
+    changes = child.Changes({"A": "it's $HOME"}, ("B",), ())
+    assert render(changes, "sh") == "unset B\nexport A='it'\"'\"'s $HOME'"
+    assert render(changes, "fish") == "set -e B\nset -gx A 'it\\'s $HOME'"
+    assert render(changes, "powershell").endswith("$Env:A = 'it''s $HOME'")
