@@ -16,7 +16,6 @@ COMMANDS = {
     "run": "run",
     "env": "env",
     "start": "start",
-    "doctor": "doctor",
 }
 
 
