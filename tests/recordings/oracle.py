@@ -22,11 +22,13 @@ from openai.types import (
     CreateEmbeddingResponse,
     FileDeleted,
     FileObject,
+    ImageGenCompletedEvent,
     ImagesResponse,
     Model,
     ModerationCreateResponse,
 )
-from openai.types.audio import Transcription
+from openai.types.audio import Transcription, TranscriptionTextDoneEvent
+from openai.types.beta.threads import Run
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response
 
@@ -48,29 +50,42 @@ def columns(recording: dict[str, Any]) -> dict[str, Any]:
     headers = {name.lower(): value for name, value in response["headers"]}
     found: dict[str, Any] = {"request_id": headers.get("x-request-id") or headers.get("apim-request-id", "")}
     found["request_model"] = request_model(base64.b64decode(request["body_b64"]))
-    if response["status"] >= 400:
-        return found | error(json.loads(body), response["status"])
-    if body.lstrip().startswith((b"data:", b"event:")):
+    if found["request_model"] is None:
+        del found["request_model"]
+    if body.lstrip().startswith((b"data:", b"event:")) and response["status"] < 400:
         return found | streamed(path, body)
     try:
         payload = json.loads(body)
     except ValueError:
-        return found | {"response_json": "", "stream": False}
+        return found | {"stream": False}
+    if response["status"] >= 400:
+        return found | error(payload) | {"stream": False, "finished": True} | nothing()
+    if not isinstance(payload, dict):
+        return found | {"stream": False, "finished": True}
     return found | {"stream": False, "finished": True} | whole(request["method"], path, payload)
 
 
-def request_model(body: bytes) -> str:
-    try:
-        return json.loads(body).get("model") or ""
-    except ValueError:
+def request_model(body: bytes) -> str | None:
+    """The model that a JSON request names; None for a body of another kind, on which the package has no view."""
+    if not body:
         return ""
+    try:
+        asked = json.loads(body)
+    except ValueError:
+        return None
+    model = asked.get("model") if isinstance(asked, dict) else ""
+    return model if isinstance(model, str) else ""
 
 
-def error(body: dict[str, Any], status: int) -> dict[str, Any]:
-    """As the package's exceptions have it."""
-    data = body.get("error", body)
+def error(body: Any) -> dict[str, Any]:
+    """As the package's exceptions have it: type, code and message of the body's `error`, or of the body itself."""
+    data = body.get("error", body) if isinstance(body, dict) else body
+    if not isinstance(data, dict) or not isinstance(data.get("message"), str):
+        return {}
     raised = openai.APIError(data["message"], request=None, body=data)  # type: ignore[arg-type]
-    return {"error": f"{raised.type} ({raised.code}): {raised.message}", "stream": False, "finished": True} | nothing()
+    if not raised.type or not raised.code:
+        return {}  # how a part that is missing is left out is ours to choose
+    return {"error": " ".join(f"{raised.type} ({raised.code}): {raised.message}".split())}
 
 
 def nothing() -> dict[str, Any]:
@@ -87,21 +102,20 @@ def nothing() -> dict[str, Any]:
 
 
 def whole(method: str, path: str, payload: dict[str, Any]) -> dict[str, Any]:
-    if path.endswith("/chat/completions") and method == "POST":
-        return chat(ChatCompletion.construct(**payload))
-    if path.endswith("/completions") and method == "POST":
-        return completion(Completion.construct(**payload))
-    if path.endswith("/responses") and method == "POST":
+    if method == "POST" and path.endswith("/completions") and isinstance(payload.get("choices"), list):
+        chatting = path.endswith("/chat/completions")
+        return chat(ChatCompletion.construct(**payload)) if chatting else completion(Completion.construct(**payload))
+    if method == "POST" and path.endswith("/responses") and isinstance(payload.get("output"), list):
         return response_of(Response.construct(**payload))
     if path.endswith("/embeddings"):
         made = CreateEmbeddingResponse.construct(**payload)
-        tokens = {"input_tokens": made.usage.prompt_tokens}
-        return nothing() | {"operation": "embeddings", "response_model": made.model} | tokens
+        tokens = {"input_tokens": getattr(made.usage, "prompt_tokens", None)}
+        return nothing() | {"operation": "embeddings", "response_model": made.model or ""} | tokens
     if "/images/" in path:
         made_images = ImagesResponse.construct(**payload)
         shown = [image.model_dump(exclude_unset=True) for image in made_images.data or []]
         return nothing() | {"operation": "images", "images": shown} | tokens_of(made_images.usage)
-    if path.endswith("/audio/transcriptions"):
+    if path.endswith(("/audio/transcriptions", "/audio/translations")):
         heard = Transcription.construct(**payload)
         return nothing() | {"operation": "audio"} | tokens_of(heard.usage)
     if path.endswith("/moderations"):
@@ -110,18 +124,36 @@ def whole(method: str, path: str, payload: dict[str, Any]) -> dict[str, Any]:
     if "/files" in path and payload.get("object") == "file":
         kept = FileDeleted.construct(**payload) if method == "DELETE" else FileObject.construct(**payload)
         return nothing() | {"operation": "files", "response_id": kept.id}
-    if "/models/" in path:
+    if "/models/" in path and payload.get("object") == "model":
         return nothing() | {"operation": "models", "response_id": Model.construct(**payload).id}
+    return other(method, path, payload)
+
+
+def other(method: str, path: str, payload: dict[str, Any]) -> dict[str, Any]:
+    """Of what the package reads as an object of any kind, its id and model."""
     resource = path.rpartition("/v1/")[2].partition("/")[0]
-    other = openai.BaseModel.construct(**payload)
+    made = openai.BaseModel.construct(**payload)
     found = nothing() | {
-        "response_id": getattr(other, "id", None) or "",
-        "response_model": getattr(other, "model", None) or "",
+        "response_id": text_of(getattr(made, "id", None)),
+        "response_model": text_of(getattr(made, "model", None)),
     }
     # Why it ended, and the name of what only reads or changes what was generated before, are ours to choose; usage told
     # there was counted where it arose, which `nothing` asserts.
     found.pop("finish_reason")
-    return found if resource in ("responses", "chat") else found | {"operation": resource}
+    if method == "POST" and "usage" in payload:
+        found = {name: value for name, value in found.items() if not name.endswith("tokens")}
+    return found if resource in ("responses", "chat") or "/v1/" not in path else found | {"operation": resource}
+
+
+def text_of(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def number_of(made: Any, *names: str) -> Any:
+    """A member of a member: None where any of them is missing, as on servers that tell less than OpenAI's."""
+    for name in names:
+        made = getattr(made, name, None)
+    return made
 
 
 def tokens_of(usage: Any) -> dict[str, Any]:
@@ -131,94 +163,129 @@ def tokens_of(usage: Any) -> dict[str, Any]:
 
 def streamed(path: str, body: bytes) -> dict[str, Any]:
     events = [event for event in SSEDecoder().iter_bytes(iter([body])) if event.data]
-    done = events[-1].data == "[DONE]"
-    payloads = [event.json() for event in events if event.data != "[DONE]"]
+    done = bool(events) and events[-1].data == "[DONE]"
     found: dict[str, Any] = {"stream": True}
-    if path.endswith("/chat/completions"):
-        state = ChatCompletionStreamState()
-        for payload in payloads:
-            for choice in payload["choices"]:
-                choice.setdefault("delta", {})  # Azure leaves it out of some chunks; the accumulator needs one
-            state.handle_chunk(ChatCompletionChunk.construct(**payload))
-        snapshot = state.current_completion_snapshot
-        # The accumulator keeps the first chunk's identity; Azure's first chunk has an empty one.
-        identity = {
-            name: next((payload[name] for payload in payloads if payload.get(name)), None)
-            for name in ("id", "model", "service_tier")
-        }
-        for name, value in identity.items():
-            setattr(snapshot, name, value)
-        return found | {"finished": done} | chat(snapshot)
-    if path.endswith("/completions"):
-        chunks = [Completion.construct(**payload) for payload in payloads]
-        last = chunks[-1]
-        texts: dict[int, str] = {}
-        reasons: dict[int, str] = {}
-        for chunk in chunks:
-            for choice in chunk.choices:
-                texts[choice.index] = texts.get(choice.index, "") + choice.text
-                if choice.finish_reason:
-                    reasons[choice.index] = choice.finish_reason
-        result = completion(last)
-        result |= {"texts": [texts[i] for i in sorted(texts)]}
-        result |= {"finish_reason": ",".join(reasons[i] for i in sorted(reasons))}
-        return found | {"finished": done} | result
-    ends = [p for p in payloads if p["type"] in ("response.completed", "response.incomplete", "response.failed")]
-    return found | {"finished": bool(ends)} | response_of(Response.construct(**ends[-1]["response"]))
+    payloads = [(event.event, event.json()) for event in events if not event.data.startswith("[DONE]")]
+    failures = [payload for name, payload in payloads if name == "error" or payload.get("error")]
+    if failures:
+        return found | error(failures[0])
+    if any("choices" in payload for _, payload in payloads):
+        chunks = [payload for _, payload in payloads if "choices" in payload]
+        assemble = chat_stream if path.endswith("/chat/completions") else completion_stream
+        return found | {"finished": done} | assemble(chunks)
+    for name, payload in reversed(payloads):
+        kind = payload.get("type") or name
+        if kind in ("response.completed", "response.incomplete", "response.failed"):
+            return found | {"finished": True} | response_of(Response.construct(**payload["response"]))
+        if kind.startswith("image_") and kind.endswith(".completed"):
+            return (
+                found
+                | {"finished": True, "operation": "images"}
+                | tokens_of(ImageGenCompletedEvent.construct(**payload).usage)
+            )
+        if kind == "transcript.text.done":
+            return (
+                found
+                | {"finished": True, "operation": "audio"}
+                | tokens_of(TranscriptionTextDoneEvent.construct(**payload).usage)
+            )
+        if kind.startswith("thread.run.") and payload.get("object") == "thread.run":
+            return found | run_of(Run.construct(**payload))
+    return found
+
+
+def chat_stream(chunks: list[dict[str, Any]]) -> dict[str, Any]:
+    state = ChatCompletionStreamState()
+    for chunk in chunks:
+        for choice in chunk["choices"]:
+            choice.setdefault("delta", {})  # Azure leaves it out of some chunks; the accumulator needs one
+        state.handle_chunk(ChatCompletionChunk.construct(**chunk))
+    snapshot = state.current_completion_snapshot
+    # The accumulator keeps the first chunk's identity; Azure's first chunk has an empty one.
+    for name in ("id", "model", "service_tier"):
+        setattr(snapshot, name, next((chunk[name] for chunk in chunks if chunk.get(name)), None))
+    return chat(snapshot)
+
+
+def completion_stream(chunks: list[dict[str, Any]]) -> dict[str, Any]:
+    made = [Completion.construct(**chunk) for chunk in chunks]
+    texts: dict[int, str] = {}
+    reasons: dict[int, str] = {}
+    for chunk in made:
+        for choice in chunk.choices:
+            texts[choice.index] = texts.get(choice.index, "") + choice.text
+            if choice.finish_reason:
+                reasons[choice.index] = choice.finish_reason
+    result = completion(made[-1]) | {"texts": [texts[i] for i in sorted(texts)]}
+    return result | {"finish_reason": ",".join(reasons[i] for i in sorted(reasons))}
 
 
 def chat(made: Any) -> dict[str, Any]:
-    usage = made.usage
-    details = usage and usage.prompt_tokens_details
-    output = usage and usage.completion_tokens_details
     messages = [choice.message for choice in made.choices]
     return {
         "operation": "chat",
-        "response_model": made.model,
-        "response_id": made.id,
-        "service_tier": made.service_tier or "",
+        "response_model": text_of(made.model),
+        "response_id": text_of(number_of(made, "id")),
+        "service_tier": text_of(number_of(made, "service_tier")),
         "finish_reason": ",".join(choice.finish_reason for choice in made.choices if choice.finish_reason),
-        "input_tokens": usage and usage.prompt_tokens,
-        "cached_input_tokens": details and details.cached_tokens,
-        "output_tokens": usage and usage.completion_tokens,
-        "reasoning_tokens": output and output.reasoning_tokens,
+        "input_tokens": number_of(made, "usage", "prompt_tokens"),
+        "cached_input_tokens": number_of(made, "usage", "prompt_tokens_details", "cached_tokens"),
+        "output_tokens": number_of(made, "usage", "completion_tokens"),
+        "reasoning_tokens": number_of(made, "usage", "completion_tokens_details", "reasoning_tokens"),
         "texts": [message.content for message in messages],
-        "refusals": [message.refusal for message in messages],
-        "tool_calls": [[tool_call(call.to_dict()) for call in message.tool_calls or ()] for message in messages],
+        "refusals": [number_of(message, "refusal") for message in messages],
+        "tool_calls": [
+            [tool_call(call.to_dict()) for call in number_of(message, "tool_calls") or ()] for message in messages
+        ],
     }
 
 
-def tool_call(call: dict[str, Any]) -> list[str]:
+def tool_call(call: dict[str, Any]) -> list[Any]:
     made = call.get("function") or call["custom"]
-    return [call["id"], made["name"], made.get("arguments") or made["input"]]
+    return [call.get("id"), made.get("name"), made.get("arguments", made.get("input"))]
 
 
 def completion(made: Completion) -> dict[str, Any]:
     return nothing() | {
         "operation": "text_completion",
-        "response_model": made.model,
-        "response_id": made.id,
+        "response_model": text_of(made.model),
+        "response_id": text_of(number_of(made, "id")),
         "finish_reason": ",".join(choice.finish_reason for choice in made.choices if choice.finish_reason),
-        "input_tokens": made.usage and made.usage.prompt_tokens,
-        "output_tokens": made.usage and made.usage.completion_tokens,
+        "input_tokens": number_of(made, "usage", "prompt_tokens"),
+        "output_tokens": number_of(made, "usage", "completion_tokens"),
         "texts": [choice.text for choice in made.choices],
     }
 
 
+_UNENDED = ("queued", "in_progress", "requires_action")
+
+
 def response_of(made: Response) -> dict[str, Any]:
-    reason = made.incomplete_details and made.incomplete_details.reason
+    reason = number_of(made, "incomplete_details", "reason") or made.status
     return {
         "operation": "responses",
         "response_model": made.model,
         "response_id": made.id,
         "service_tier": made.service_tier or "",
-        "finish_reason": reason or made.status,
-        "input_tokens": made.usage and made.usage.input_tokens,
-        "cached_input_tokens": made.usage and made.usage.input_tokens_details.cached_tokens,
-        "output_tokens": made.usage and made.usage.output_tokens,
-        "reasoning_tokens": made.usage and made.usage.output_tokens_details.reasoning_tokens,
+        "finish_reason": "" if reason in _UNENDED else reason,
+        "input_tokens": number_of(made, "usage", "input_tokens"),
+        "cached_input_tokens": number_of(made, "usage", "input_tokens_details", "cached_tokens"),
+        "output_tokens": number_of(made, "usage", "output_tokens"),
+        "reasoning_tokens": number_of(made, "usage", "output_tokens_details", "reasoning_tokens"),
         "output_text": made.output_text,
         "output_types": [item.type for item in made.output],
+    }
+
+
+def run_of(made: Run) -> dict[str, Any]:
+    reason = number_of(made, "incomplete_details", "reason") or made.status
+    return {
+        "operation": "threads",
+        "response_model": made.model,
+        "response_id": made.id,
+        "finish_reason": "" if reason in _UNENDED else reason,
+        "input_tokens": number_of(made, "usage", "prompt_tokens"),
+        "output_tokens": number_of(made, "usage", "completion_tokens"),
     }
 
 

@@ -5,18 +5,30 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from calltracker.openai import read, sse
 from recordings.comparing import differences, exchange_of, recordings
 
 Place = tuple[Path, int]
 
+# Files of which the package reads every exchange; in other recordings there may be some that are not OpenAI's.
+ENDING = re.compile(
+    r"response\.(completed|incomplete|failed)|thread\.run\.(?!created|queued|in_progress|step)\w+"
+    r"|image_\w+\.completed|transcript\.text\.done|speech\.audio\.done"
+)
+READ_WHOLE = ("dd-trace-openai.jsonl", "opentelemetry-openai-v2.jsonl")
+
 
 def test_equals_the_official_package(place: Place, oracle: dict[str, Any]) -> None:
     path, number = place
     reading = read(exchange_of(recordings(path)[number]))
+    if "oracle_error" in oracle:
+        assert path.name not in READ_WHOLE
+        pytest.skip(f"the openai package cannot read it: {oracle['oracle_error']}")
     assert differences(oracle, dataclasses.asdict(reading)) == []
 
 
@@ -43,7 +55,7 @@ def test_cut_anywhere_gives_a_prefix(stream: Place) -> None:
     texts = _texts(whole.response_json)
     ends = [event.end for event in sse.parse(body)[0]]
     # Every byte of the first and last events, and a place in each event between.
-    cuts = {*range(min(len(body), ends[1])), *range(ends[-3], len(body)), *[end - 5 for end in ends], *ends}
+    cuts = {*range(ends[:2][-1]), *range(ends[-3:][0], len(body)), *[end - 5 for end in ends], *ends}
     headers = {**exchange.response_headers, "content-type": "text/event-stream"}
     for cut in sorted(cuts):
         part = dataclasses.replace(exchange, response_headers=headers, response_body=body[:cut])
@@ -58,16 +70,24 @@ def test_cut_anywhere_gives_a_prefix(stream: Place) -> None:
 
 
 def _has_end(body: bytes) -> bool:
-    last = body.rpartition(b"\ndata: ")[2]
-    return last.rstrip() == b"[DONE]" or (
-        body.endswith(b"\n\n") and b'"type":"response.' in last and b'.delta"' not in last and b'"usage":{' in last
-    )
+    """Whether one of the events tells that the stream is over, whatever its family."""
+    events, rest = sse.parse(body)
+    if rest.rstrip() == b"data: [DONE]":
+        return True
+    for kind, data, _ in events:
+        event = json.loads(data) if data.startswith(b"{") else {}
+        name = event.get("type") if isinstance(event.get("type"), str) else kind.decode()
+        if data == b"[DONE]" or event.get("error") or name == "error" or ENDING.fullmatch(name or kind.decode()):
+            return True
+    return False
 
 
 def _texts(response_json: str) -> list[str]:
     if not response_json:
         return []
     answer = json.loads(response_json)
-    choices = [choice.get("text") or choice["message"]["content"] or "" for choice in answer.get("choices", [])]
+    choices = [
+        choice.get("text") or choice.get("message", {}).get("content") or "" for choice in answer.get("choices", [])
+    ]
     parts = [part for item in answer.get("output", []) for part in item.get("content", [])]
     return choices + [part.get("text", "") for part in parts]

@@ -153,12 +153,15 @@ _PARTS: dict[str, tuple[str, str, str, str]] = {
     "response.audio_transcript.delta": ("content", "content_index", "audio", "transcript"),
     "response.output_audio_transcript.delta": ("content", "content_index", "output_audio", "transcript"),
 }
-_FIELDS = {
-    "response.function_call_arguments.delta": "arguments",
-    "response.mcp_call_arguments.delta": "arguments",
-    "response.mcp_call.arguments.delta": "arguments",
-    "response.custom_tool_call_input.delta": "input",
-    "response.code_interpreter_call_code.delta": "code",
+# … and of items that have no parts: event type → where in the item the text grows.
+_FIELDS: dict[str, tuple[str, ...]] = {
+    "response.function_call_arguments.delta": ("arguments",),
+    "response.mcp_call_arguments.delta": ("arguments",),
+    "response.mcp_call.arguments.delta": ("arguments",),
+    "response.custom_tool_call_input.delta": ("input",),
+    "response.code_interpreter_call_code.delta": ("code",),
+    "response.apply_patch_call_operation_diff.delta": ("operation", "diff"),
+    "response.shell_call_command.delta": ("action", "commands"),  # a list: `command_index` tells which
 }
 RESPONSE_ENDS = frozenset(
     ("response.completed", "response.incomplete", "response.failed", "response.cancelled", "response.done")
@@ -174,7 +177,7 @@ class Response:
         self._items: dict[int, dict[str, Any]] = {}
         self._whole: set[int] = set()  # items that their `done` event gave whole
         self._parts: dict[tuple[int, str, int], dict[str, Any]] = {}
-        self._fields: dict[tuple[int, str], Pieces] = {}
+        self._fields: dict[tuple[int, tuple[str, ...], int | None], Pieces] = {}
 
     def add(self, kind: str, event: dict[str, Any]) -> bool:
         if kind.endswith(".delta"):
@@ -212,7 +215,9 @@ class Response:
                 part = self._parts[key] = {"type": part_type}
             merge(part, {field: delta})
         elif kind in _FIELDS:
-            self._fields.setdefault((place, _FIELDS[kind]), Pieces()).append(delta)
+            index = event.get("command_index")
+            field_key = (place, _FIELDS[kind], index if type(index) is int else None)
+            self._fields.setdefault(field_key, Pieces()).append(delta)
 
     def answer(self) -> dict[str, Any]:
         if self.done and self._response.get("output"):
@@ -225,15 +230,27 @@ class Response:
                 if grown is None:
                     grown = item[f"{name} grown"] = []
                 grown.append(joined(part))
-        for (place, field), pieces in self._fields.items():
+        for (place, path, index), pieces in self._fields.items():
             if place not in self._whole:
-                items.setdefault(place, {})[field] = "".join(pieces)
+                _put(items.setdefault(place, {}), path, index, "".join(pieces))
         for item in items.values():
             for name in ("content", "summary"):
                 if f"{name} grown" in item:
                     item[name] = item.pop(f"{name} grown")
         output = [items[place] for place in sorted(items)]
         return {**self._response, "output": output} if output or not self.done else self._response
+
+
+def _put(item: dict[str, Any], path: tuple[str, ...], index: int | None, text: str) -> None:
+    """Set a text in a copy of what lies on its path; with an index, as the next of a list."""
+    *outer, last = path
+    for name in outer:
+        item[name] = dict(item[name]) if type(item.get(name)) is dict else {}
+        item = item[name]
+    if index is None:
+        item[last] = text
+    else:
+        item[last] = [*(item[last] if type(item.get(last)) is list else ()), text]
 
 
 _ENVELOPE = ("type", "sequence_number")  # of an event, no part of the answer

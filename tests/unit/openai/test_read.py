@@ -117,6 +117,35 @@ def test_a_cut_response_gives_what_had_come(names: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("item", "kind", "grown"),
+    [
+        ({"type": "function_call"}, "function_call_arguments", {"arguments": "ab"}),
+        (
+            {"type": "shell_call", "action": {"commands": [], "timeout_ms": 1}},
+            "shell_call_command",
+            {"action": {"commands": ["ab", "ab"], "timeout_ms": 1}},
+        ),
+        (
+            {"type": "apply_patch_call", "operation": {"path": "x", "diff": ""}},
+            "apply_patch_call_operation_diff",
+            {"operation": {"path": "x", "diff": "ab"}},
+        ),
+    ],
+)
+def test_a_tool_call_that_was_cut_gives_what_had_come(item: dict[str, Any], kind: str, grown: dict[str, Any]) -> None:
+    indexes = [{"command_index": 0}, {"command_index": 1}] if "shell" in kind else [{}]
+    deltas = [
+        {"type": f"response.{kind}.delta", "output_index": 0, "delta": piece, **index}
+        for index in indexes
+        for piece in "ab"
+    ]
+    added = {"type": "response.output_item.added", "output_index": 0, "item": item}
+    reading = stream({"type": "response.created", "response": RESPONSE}, added, *deltas, path="/v1/responses")
+    assert json.loads(reading.response_json)["output"] == [{**item, **grown}]
+    assert reading.first_token_offset is not None
+
+
+@pytest.mark.parametrize(
     ("kind", "more", "reason", "error"),
     [
         ("completed", {}, "completed", ""),
