@@ -33,7 +33,7 @@ UNREACHABLE = re.compile(
     "Failed to establish a new connection|Name or service not known|nodename nor servname|"
     "Temporary failure in name resolution|Network is unreachable|Connection refused|Connection timed out|"
     "ConnectTimeoutError|NameResolutionError|NewConnectionError|ReadTimeoutError|ProxyError|SSLError|"
-    "Cannot connect to proxy|getaddrinfo failed"
+    "Cannot connect to proxy|getaddrinfo failed|[(]from versions: none[)]"
 )
 
 
@@ -243,8 +243,8 @@ def _pip(place: Path, install: "list[str]") -> None:
             "pip could not reach its package index: connect to the network, or set PIP_INDEX_URL or HTTPS_PROXY, "
             f"and start again (details: {_log(place)})"
         )
-    errors = [line for line in said.splitlines() if line.startswith("ERROR")] or [f"exit status {status}"]
-    raise NotInstallable(f"pip failed: {errors[-1]} (details: {_log(place)})")
+    errors = [line.strip() for line in said.splitlines() if line.lstrip().startswith("ERROR")]
+    raise NotInstallable(f"pip failed: {(errors or [f'exit status {status}'])[-1]} (details: {_log(place)})")
 
 
 def _run(command: "list[str]", log: Path, mode: str) -> int:

@@ -33,5 +33,11 @@ def sql_folder(dialect: str) -> Path:
 
 
 def make_private(folder: Path) -> None:
-    """Create a folder with mode 0700 where it is missing. Raises OSError."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Create a folder where it is missing, and what is missing above it, with mode 0700. Raises OSError.
+
+    So does the XDG Base Directory Specification ask for folders that have to be made.
+    """
+    if not folder.is_dir():
+        if folder.parent != folder:
+            make_private(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)

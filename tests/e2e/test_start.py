@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -73,3 +74,21 @@ def test_help_names_every_command(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     for name in ("start", "query", "run", "env", "proton"):
         assert name in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nonsense"], "No such command 'nonsense'; see llm-calls --help"),
+        (["start", "--nonsense"], "No such option '--nonsense'"),
+        (["start", "--port", "http"], "'http' is not a valid integer"),
+        (["query", "SELEC 1"], "syntax error"),
+    ],
+)
+def test_mistakes_on_the_command_line_get_one_line(tmp_path: Path, arguments: list[str], says: str) -> None:
+    (tmp_path / "state").mkdir()
+    sqlite3.connect(tmp_path / "state" / "journal.sqlite3").close()
+    done = run(tmp_path, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("llm-calls: ") and done.stderr.count("\n") == 1
+    assert says in done.stderr

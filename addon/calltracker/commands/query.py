@@ -17,6 +17,7 @@ import click
 
 from .. import journal, paths
 from ..sql_functions import register
+from .refusal import Refused
 
 QUESTIONS = paths.sql_folder("sqlite")
 LONGEST_CELL = 80
@@ -51,7 +52,7 @@ def _sql_of(question: str) -> str:
     path = QUESTIONS / f"{question}.sql"
     if not path.is_file():
         names = ", ".join(sorted(path.stem for path in QUESTIONS.glob("*.sql")))
-        raise click.UsageError(f"there is no question {question!r}; there are {names}; or write SQL in quotes")
+        raise Refused(f"there is no question {question!r}; there are {names}; or write SQL in quotes")
     return path.read_text(encoding="utf-8")
 
 
@@ -61,14 +62,14 @@ def _first_comment(path: Path) -> str:
 
 def _ask(file: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
     if not file.exists():
-        raise click.UsageError(f"there is no journal {file}: no call has been recorded yet, or name it with --journal")
+        raise Refused(f"there is no journal {file}: no call has been recorded yet, or name it with --journal")
     try:
         connection = journal.connect_to_read(file)
         register(connection)
         cursor = connection.execute(sql)
         rows = cursor.fetchall()
     except sqlite3.Error as error:
-        raise click.UsageError(f"SQLite says: {error}") from None
+        raise Refused(f"SQLite says: {error}") from None
     return [column[0] for column in cursor.description or ()], rows
 
 
