@@ -29,6 +29,7 @@ from .supervisor import Supervisor
 SPOOL_SECONDS = 2.0  # how long, at the end, captures may still be written
 WORKER_SECONDS = 6.0  # how long, at the end, the worker may still make and deliver rows
 AFTERMATH_SECONDS = 1.0  # how long after a client has left its flows' own hooks may still come
+LEASHED = "LLM_CALLS_LEASH"  # set for the proxy of one program alone (trust/leash.py), which others must not find
 
 log = logging.getLogger("llm_calls")
 
@@ -181,13 +182,16 @@ class Tracker:
 
     def _write_address(self) -> None:
         proxyserver = ctx.master.addons.get("proxyserver")
-        addresses = proxyserver.listen_addrs() if proxyserver is not None else []
-        if not addresses:
+        servers = [server for server in proxyserver.servers if server.listen_addrs] if proxyserver is not None else []
+        if not servers or LEASHED in os.environ:
             return
+        # of several, one that HTTPS_PROXY can name
+        server = min(servers, key=lambda server: server.mode.type_name not in ("regular", "upstream"))
         facts = {
             "pid": os.getpid(),
-            "host": addresses[0][0],
-            "port": addresses[0][1],
+            "host": server.listen_addrs[0][0],
+            "port": server.listen_addrs[0][1],
+            "mode": server.mode.full_spec,
             "confdir": str(Path(ctx.options.confdir).expanduser()),
             "journal": str(self._settings.journal),
         }

@@ -30,7 +30,7 @@ def env(shell: str | None, for_java: bool, plain_http: bool) -> None:
     environ = dict(os.environ)
     running = proxy.find_running(state_folder())
     if running is None:
-        raise Refused("no proxy is running: `llm-calls start` starts one, `llm-calls run -- …` brings its own")
+        raise Refused(_why_none())
     try:
         ca = authority.read(running.confdir)
         changes = child.changes(
@@ -48,6 +48,16 @@ def env(shell: str | None, for_java: bool, plain_http: bool) -> None:
     for line in changes.notes:
         click.echo(f"llm-calls: {line}", err=True)
     click.echo(render(changes, shell or _this_shell(environ)))
+
+
+def _why_none() -> str:
+    other = proxy.recorded(state_folder())
+    if other is not None and other.alive:
+        return (
+            f"the proxy at {other.url} is in the mode {other.mode}, which needs no CA but OPENAI_BASE_URL={other.url}/…; "
+            "for all else start one without --reverse"
+        )
+    return "no proxy is running: `llm-calls start` starts one, `llm-calls run -- …` brings its own"
 
 
 def render(changes: child.Changes, shell: str) -> str:

@@ -124,8 +124,8 @@ def _check_free(host: str, port: int) -> None:
 
 def _why_not(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        running = proxy.find_running(state_folder())
-        if running is not None and running.port == port:
+        running = proxy.recorded(state_folder())
+        if running is not None and running.port == port and running.alive:
             return f"a proxy of llm-calls runs at port {port} already (process {running.pid}); use it, or choose --port"
         return f"port {port} of {host} is taken by another program: stop that one, or choose another with --port"
     if error.errno in (errno.EACCES, errno.EPERM):

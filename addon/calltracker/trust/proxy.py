@@ -33,32 +33,52 @@ class ProxyError(Exception):
 
 @dataclass(frozen=True)
 class Running:
-    """A proxy that answers. confdir holds its CA; journal is where its rows go, None if it does not say."""
+    """A proxy that recorded itself. mode: as mitmproxy writes it ("regular", "reverse:https://…"). confdir holds its
+    CA; journal is where its rows go, None if it does not say.
+    """
 
     host: str
     port: int
     pid: int
+    mode: str
     confdir: Path
     journal: Path | None
 
+    @property
+    def url(self) -> str:
+        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
 
-def find_running(state: Path) -> Running | None:
-    """The proxy that recorded itself in the state folder, if it lives and its port answers."""
+    @property
+    def forwards(self) -> bool:
+        """Whether HTTPS_PROXY can name it: a reverse proxy, for one, knows no CONNECT."""
+        return self.mode.startswith(("regular", "upstream"))
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process lives and its port answers."""
+        return _alive(self.pid) and answers(self.host, self.port)
+
+
+def recorded(state: Path) -> Running | None:
+    """The proxy that recorded itself last in the state folder; it may have ended since, without taking that back."""
     try:
         record = orjson.loads((state / RECORD_FILE).read_bytes())
-        running = Running(
+        return Running(
             _reachable(str(record["host"])),
             int(record["port"]),
             int(record["pid"]),
+            str(record["mode"]),
             Path(record["confdir"]).expanduser(),
             Path(record["journal"]) if record.get("journal") else None,
         )
-        modes = record.get("mode") or ["regular"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if not any(str(mode).startswith(("regular", "upstream")) for mode in modes):
-        return None  # a reverse proxy is no HTTPS_PROXY
-    return running if _alive(running.pid) and answers(running.host, running.port) else None
+
+
+def find_running(state: Path) -> Running | None:
+    """The proxy that recorded itself in the state folder, if it lives, answers and can be a program's HTTPS_PROXY."""
+    found = recorded(state)
+    return found if found is not None and found.forwards and found.alive else None
 
 
 def answers(host: str, port: int) -> bool:
