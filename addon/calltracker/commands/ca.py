@@ -13,7 +13,7 @@ from .. import settings
 from ..paths import state_folder
 from ..trust import authority, bundle
 from ..trust.manifest import Entry, Manifest, ManifestError
-from ..trust.stores import STORES, usual
+from ..trust.stores import STORES, proof, usual
 from ..trust.stores.store import RealRunner, Store, StoreError
 from .refusal import Refused
 
@@ -53,9 +53,10 @@ def uninstall(delete: bool, dry_run: bool) -> None:
 
 
 @ca.command()
-def status() -> None:
-    """Tell which CA there is, whom it can vouch for, and which stores hold it."""
-    _refusing(_status)
+@folder_option
+def status(folder: Path | None) -> None:
+    """Tell which CA there is, whom it can vouch for, and which stores make programs trust it."""
+    _refusing(lambda: _status(folder))
 
 
 @ca.command()
@@ -95,17 +96,17 @@ def _install(stores: list[Store], dry_run: bool, folder: Path | None) -> None:
     for store, place in places:
         entry = _entry(trusted, store.name, place)
         for old in manifest.entries:  # a CA of ours that this one replaces
-            if (old.store, old.place) == (store.name, place) and old.sha256 != entry.sha256 and folder is None:
+            replaced = old.name.startswith(authority.OWN) and old.sha256 != entry.sha256 and folder is None
+            if replaced and (old.store, old.place) == (store.name, place):
                 manifest = _take_out(manifest, old, runner, dry_run)
         if not dry_run:
             manifest = manifest.add(entry)  # before the change: a change without an entry could not be undone
         store.install(entry, trusted.root_path, runner)
         if not dry_run:
-            if not store.holds(entry, trusted.root_path, runner):
-                raise StoreError(
-                    f"{store.name}: {place} took the CA and does not trust it; undo: llm-calls ca uninstall"
-                )
-            click.echo(f"installed {entry.name} in {store.name}: {place}")
+            found = proof.prove(store, entry, trusted, runner)
+            if not found.trusted:
+                raise StoreError(f"{store.name}: {place} took {entry.name}, and then: {found.words}")
+            click.echo(f"installed {entry.name} in {store.name}: {place}: {found.words}")
 
 
 def _uninstall(delete: bool, dry_run: bool) -> None:
@@ -129,18 +130,14 @@ def _uninstall(delete: bool, dry_run: bool) -> None:
 
 
 def _take_out(manifest: Manifest, entry: Entry, runner: RealRunner, dry_run: bool) -> Manifest:
-    certificate = manifest.folder / f"{entry.name}.pem"
-    certificate.write_text(entry.pem)  # for the programs that want a file, even where the CA is gone
-    try:
+    with proof.certificate(entry, manifest.folder) as certificate:
         STORES[entry.store].uninstall(entry, certificate, runner)
-    finally:
-        certificate.unlink()
     return manifest if dry_run else manifest.remove(entry)
 
 
-def _status() -> None:
+def _status(folder: Path | None) -> None:
     try:
-        trusted = authority.read(_folder())
+        trusted = _other(folder.expanduser()) if folder else authority.read(_folder())
     except FileNotFoundError:
         click.echo("there is no CA yet: `llm-calls start`, `run` and `ca install` make one")
         return
@@ -148,9 +145,8 @@ def _status() -> None:
     click.echo(f"  vouches for {', '.join(trusted.permitted) if trusted.permitted is not None else 'every site'}")
     runner = RealRunner(click.echo)
     for entry in Manifest.read(_folder()).entries:
-        holds = STORES[entry.store].holds(entry, trusted.root_path, runner)
-        words = "trusted" if holds else "no longer there: `llm-calls ca install` puts it back"
-        click.echo(f"  {entry.name} in {entry.store}: {entry.place}: {words}")
+        found = proof.prove(STORES[entry.store], entry, trusted, runner)
+        click.echo(f"  {entry.name} in {entry.store}: {entry.place}: {found.words}")
     for warning in trusted.warnings():
         click.echo(f"llm-calls: {warning}", err=True)
 

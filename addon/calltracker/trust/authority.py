@@ -36,6 +36,7 @@ from .manifest import Manifest
 CA_FILE = "mitmproxy-ca.pem"
 ROOT_FILE = "mitmproxy-ca-cert.pem"
 PREVIOUS_FILE = "previous-roots.pem"
+OWN = "llm-calls-"  # how the names of our CAs begin
 LIFE = datetime.timedelta(days=730)
 WARN_BEFORE = datetime.timedelta(days=30)
 CLOCK_SKEW = datetime.timedelta(days=2)
@@ -96,7 +97,7 @@ class Authority:
     @property
     def name(self) -> str:
         """The name under which stores list the root: no two CAs share it."""
-        return f"{'mitmproxy' if self.permitted is None else 'llm-calls'}-{self.fingerprint[:8]}"
+        return f"{'mitmproxy-' if self.permitted is None else OWN}{self.fingerprint[:8]}"
 
     @property
     def expires(self) -> datetime.datetime:

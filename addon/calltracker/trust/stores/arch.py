@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from ..handshake import Client
 from ..manifest import Entry
-from .store import Runner
+from .store import Runner, curl, first, openssl
 
 
 class Arch:
@@ -23,6 +24,9 @@ class Arch:
 
     def holds(self, entry: Entry, certificate: Path, runner: Runner) -> bool:
         return runner.ask("openssl", "verify", "-CApath", "/etc/ssl/certs", str(certificate))[0] == 0
+
+    def client(self, entry: Entry) -> Client | None:
+        return first(openssl(), curl("/usr/bin/curl"))
 
 
 ARCH = Arch()

@@ -6,9 +6,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..handshake import Client
 from ..java import PASSWORD
 from ..manifest import Entry
-from .store import Runner
+from .store import Runner, curl, first, openssl
 
 JAVA_KEYSTORE = "/etc/ssl/certs/java/cacerts"
 
@@ -48,6 +49,9 @@ class FolderStore:
             return "".join(entry.pem.split()) in "".join(Path(self.bundle).read_text(errors="replace").split())
         except OSError:
             return False
+
+    def client(self, entry: Entry) -> Client | None:
+        return first(openssl(), curl("/usr/bin/curl"))
 
     def _file(self, entry: Entry) -> str:
         return f"{entry.place}/{entry.name}{self.suffix}"

@@ -6,9 +6,10 @@ import os
 import shutil
 from pathlib import Path
 
+from ..handshake import Client
 from ..java import PASSWORD, find_jdks
 from ..manifest import Entry
-from .store import Runner
+from .store import Runner, first
 
 
 class JavaStore:
@@ -28,6 +29,12 @@ class JavaStore:
 
     def holds(self, entry: Entry, certificate: Path, runner: Runner) -> bool:
         return runner.ask(_keytool(entry), "-list", *_in(entry))[0] == 0
+
+    def client(self, entry: Entry) -> Client | None:
+        # every JVM has keytool, and it fetches a list of revoked certificates from where it is told
+        store = (f"-J-Djavax.net.ssl.trustStore={entry.place}", f"-J-Djavax.net.ssl.trustStorePassword={PASSWORD}")
+        proxy = ("-J-Dhttps.proxyHost=127.0.0.1", "-J-Dhttps.proxyPort=<port>")
+        return first(Client((_keytool(entry), "-printcrl", "-file", "https://<name>/", *store, *proxy)))
 
 
 def _in(entry: Entry) -> tuple[str, ...]:

@@ -6,8 +6,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..handshake import Client
 from ..manifest import Entry
-from .store import Runner, StoreError
+from .store import Runner, StoreError, curl, first
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,9 @@ class Keychain:
 
     def holds(self, entry: Entry, certificate: Path, runner: Runner) -> bool:
         return runner.ask("security", "verify-cert", "-p", "ssl", "-c", str(certificate))[0] == 0
+
+    def client(self, entry: Entry) -> Client | None:
+        return first(curl("/usr/bin/curl"))  # the system's own, which asks the keychains
 
 
 STORES = (

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..handshake import Client
 from ..manifest import Entry
-from .store import Runner
+from .store import Runner, first
 
 SHARED = ("~/.pki/nssdb", "~/.local/share/pki/nssdb", "~/snap/chromium/current/.pki/nssdb")
 PROFILES = (
@@ -16,6 +17,8 @@ PROFILES = (
     "~/Library/Application Support/Firefox/Profiles",
 )
 DATABASE = "cert9.db"
+# NSS's own TLS client: Debian puts it on the PATH, Fedora does not.
+TSTCLNT = ("tstclnt", "/usr/lib64/nss/unsupported-tools/tstclnt", "/usr/lib/nss/unsupported-tools/tstclnt")
 
 
 class Nss:
@@ -39,6 +42,10 @@ class Nss:
 
     def holds(self, entry: Entry, certificate: Path, runner: Runner) -> bool:
         return runner.ask("certutil", "-V", "-u", "L", "-d", f"sql:{entry.place}", "-n", entry.name)[0] == 0
+
+    def client(self, entry: Entry) -> Client | None:
+        where = ("-h", "127.0.0.1", "-p", "<port>", "-a", "<name>", "-d", f"sql:{entry.place}")
+        return first(*(Client((program, *where)) for program in TSTCLNT))
 
 
 NSS = Nss()

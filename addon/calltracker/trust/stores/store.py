@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ..handshake import Client
 from ..manifest import Entry
 
 TIMEOUT = 300.0  # seconds: sudo may ask for a password
@@ -85,3 +86,30 @@ class Store(Protocol):
     def uninstall(self, entry: Entry, certificate: Path, runner: Runner) -> None: ...
 
     def holds(self, entry: Entry, certificate: Path, runner: Runner) -> bool: ...
+
+    def client(self, entry: Entry) -> Client | None:
+        """A program of this machine that trusts what this very store holds; None where there is none."""
+        ...
+
+
+def first(*clients: Client) -> Client | None:
+    """The first of these whose program is on this machine, with its path."""
+    for client in clients:
+        if found := shutil.which(client.program):
+            return Client((found, *client.words[1:]))
+    return None
+
+
+def openssl(folder: str = "/usr/bin/") -> Client:
+    """OpenSSL with its own default certificates: those of the system, where it is the system's OpenSSL."""
+    return Client(
+        (
+            *(f"{folder}openssl", "s_client", "-connect", "127.0.0.1:<port>", "-servername", "<name>"),
+            *("-verify_hostname", "<name>", "-verify_return_error", "-quiet"),
+        )
+    )
+
+
+def curl(program: str, *more: str) -> Client:
+    """A curl with its own default certificates."""
+    return Client((program, "-q", *more, "--noproxy", "*", "--connect-to", "::127.0.0.1:<port>", "https://<name>/"))

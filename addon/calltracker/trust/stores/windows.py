@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..handshake import Client
 from ..manifest import Entry
-from .store import Runner
+from .store import Runner, curl, first
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,11 @@ class RootStore:
 
     def holds(self, entry: Entry, certificate: Path, runner: Runner) -> bool:
         return runner.ask("certutil", *self.scope, "-store", entry.place, entry.sha1)[0] == 0
+
+    def client(self, entry: Entry) -> Client | None:
+        # Windows' own asks both Root stores; no list of revoked certificates exists for this CA
+        system = Path(os.environ.get("SYSTEMROOT", "C:/Windows")) / "System32"
+        return first(curl(str(system / "curl.exe"), "--ssl-no-revoke"))
 
 
 STORES = (RootStore("windows-user", ("-user",), ()), RootStore("windows-machine", (), ("-f",)))
