@@ -239,7 +239,17 @@ def test_replayed_calls(make_proxy: Any, tmp_path: Path) -> None:
     assert one_row(read)["request_method"] == "GET"
 
 
-def test_no_key_is_written_anywhere(proxy: Proxy, client: Client) -> None:
+@pytest.mark.parametrize("detail", ["1", "3"])
+def test_no_key_is_written_anywhere(make_proxy: Any, detail: str) -> None:
+    # wide enough that mitmdump does not cut a URL before its parameters; with 3 it prints headers and bodies, too
+    proxy = make_proxy(options={"flow_detail": detail}, environment={"COLUMNS": "500"})
+    with Client(proxy, "api.openai.com") as client:
+        assert_no_key_is_written_anywhere(proxy, client)
+    assert "?api-key=[masked]&x=1" in proxy.log
+    assert ("cookie: [masked]" in proxy.log) is (detail == "3")
+
+
+def assert_no_key_is_written_anywhere(proxy: Proxy, client: Client) -> None:
     secret = "ek_" + base64.urlsafe_b64encode(os.urandom(20)).decode().rstrip("=") + "1"
     mcp = "mcp-token-of-somebody"
     client.request("POST", CHAT, {**BODY, "echo": API_KEY}, {"api-key": API_KEY, "cookie": "c=" + mcp})

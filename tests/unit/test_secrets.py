@@ -1,5 +1,6 @@
 from itertools import pairwise
 
+from calltracker.capture.console import masked as masked_line
 from calltracker.capture.secrets import MASK, BodyMask, Redaction, credentials, key_hash, mask_text
 from hypothesis import given
 from hypothesis import strategies as st
@@ -98,3 +99,26 @@ def test_lines_of_a_stream_are_given_when_they_are_whole():
     mask = BodyMask((KEY,), lines=True)
     assert mask.feed(b"data: a\n\ndata: b") == b"data: a\n\n"
     assert mask.feed(b"c\n") == b"data: bc\n"
+
+
+def test_what_mitmproxy_prints_is_masked():
+    redaction = Redaction(frozenset({"x-own"}))
+    for line, safe in (
+        (
+            f"1.2.3.4: GET https://h.example/a?api-key=zz&x={KEY}",
+            f"1.2.3.4: GET https://h.example/a?api-key={MASK}&x={MASK}",
+        ),
+        ("    Authorization: Basic abc", f"    Authorization: {MASK}"),
+        ("    \x1b[34mx-own\x1b[0m: mine", f"    \x1b[34mx-own\x1b[0m: {MASK}"),
+        (
+            "a -> WebSocket text message -> h:443/v1/realtime?key=zz",
+            f"a -> WebSocket text message -> h:443/v1/realtime?key={MASK}",
+        ),
+        (
+            '    "client_secret": {\n        "value": "plain"\n    }',
+            f'    "client_secret": {{\n        "value": "{MASK}"\n    }}',
+        ),
+        ("    content-type: text/plain", "    content-type: text/plain"),
+        ("1.2.3.4: POST https://h.example/a?x=1", "1.2.3.4: POST https://h.example/a?x=1"),
+    ):
+        assert masked_line(line, redaction) == safe

@@ -22,6 +22,7 @@ from mitmproxy.proxy.mode_specs import ProxyMode, ReverseMode
 from .. import paths
 from ..settings import Settings
 from ..worker_settings import WorkerSettings
+from .console import mask_output
 from .recorder import Recorder
 from .spool import Spool
 from .supervisor import Supervisor
@@ -91,6 +92,7 @@ class Tracker:
         self._supervisor = Supervisor(worker.to_line(), self._say)
 
     def start(self) -> None:
+        mask_output(lambda: self._settings.capture.redaction)
         self._spool.start()
         self._supervisor.start()
 
