@@ -20,7 +20,7 @@ _URL = re.compile(r"[a-z]+://[^\s\x1b]+|/[^\s\x1b?]*\?[^\s\x1b]+")
 
 
 def masked(text: str, redaction: Redaction) -> str:
-    """Mask secret parameters of URLs, values of secret headers (one a line), members of JSON, and what looks like a key."""
+    """Mask secret parameters of URLs, secret headers (one a line), secret members of JSON, and keys by shape."""
 
     def header(match: re.Match[str]) -> str:
         name = match[2].lower()
