@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import resource
 import signal
 import sqlite3
 import threading
@@ -228,6 +229,22 @@ def test_a_full_disk(make_proxy: Any, tmp_path: Path) -> None:
     assert proxy.stop() == 0
     assert "calls were not recorded" in proxy.log
     assert proxy.log.count("calls go on but are not recorded") == 1
+
+
+def test_the_journals_disk_is_full_for_a_while(proxy: Proxy, client: Client) -> None:
+    """It is the worker that the disk refuses: captures wait in the spool, and none is lost."""
+    client.request("POST", CHAT, BODY)
+    proxy.wait_rows(1)
+    worker = worker_pid(proxy)
+    resource.prlimit(worker, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+    for _ in range(20):
+        assert client.request("POST", CHAT, BODY, behaviour="chat", size=20_000).status == 200
+    assert "rows wait: the journal" in proxy.wait_log("cannot be written")
+    resource.prlimit(worker, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    proxy.wait_log("the journal is written again")
+    rows = proxy.wait_rows(21)
+    assert len(rows) == len({row["call_id"] for row in rows}) == 21
+    assert worker_pid(proxy) == worker
 
 
 def test_the_journal_is_locked_by_another_program(proxy: Proxy, client: Client) -> None:
