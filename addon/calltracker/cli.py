@@ -20,6 +20,7 @@ COMMANDS = {
     "run": "run",
     "env": "env",
     "start": "start",
+    "doctor": "doctor",
 }
 
 

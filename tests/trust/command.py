@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -10,8 +12,23 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
 from e2e.harness import ROOT, ROUTER, clean_environment
 from standin import StandIn
+
+
+def source_path() -> str:
+    """The PYTHONPATH under which a Python finds the package of this checkout."""
+    return str(ROOT / "addon")
+
+
+def node_path() -> str:
+    """The folder of npm packages. Skips the test where scripts/test has not made one."""
+    found = os.environ.get("LLM_CALLS_TEST_NODE_MODULES")
+    if not found or shutil.which("node") is None:
+        pytest.skip("LLM_CALLS_TEST_NODE_MODULES is not set: scripts/test makes it where Node is installed")
+    return found
+
 
 LLM_CALLS = [sys.executable, "-c", "from calltracker.cli import main; main(prog_name='llm-calls')"]
 

@@ -54,7 +54,7 @@ def _why_none() -> str:
     other = proxy.recorded(state_folder())
     if other is not None and other.alive:
         return (
-            f"the proxy at {other.url} is in the mode {other.mode}, which needs no CA but OPENAI_BASE_URL={other.url}/…; "
+            f"the proxy at {other.url} is a {other.mode}, which needs no CA but OPENAI_BASE_URL={other.url}/…; "
             "for all else start one without --reverse"
         )
     return "no proxy is running: `llm-calls start` starts one, `llm-calls run -- …` brings its own"

@@ -116,8 +116,14 @@ class PrivateProxy:
     """
 
     def __init__(
-        self, state: Path, confdir: Path, upstream_bundle: Path, options: Sequence[str], addon: Path = ADDON
+        self,
+        state: Path,
+        confdir: Path,
+        upstream_bundle: Path,
+        options: Sequence[str],
+        environ: Mapping[str, str] = os.environ,
     ) -> None:
+        self._environ = environ
         self._logs = state / "logs"
         self._arguments = [
             *("--set", f"confdir={confdir}"),
@@ -125,7 +131,7 @@ class PrivateProxy:
             *("--set", f"ssl_verify_upstream_trusted_ca={upstream_bundle}"),
             *("--set", "termlog_verbosity=warn", "--set", "flow_detail=0"),
             *("--listen-host", "127.0.0.1"),
-            *("-s", str(LEASH), "-s", str(addon)),
+            *("-s", str(LEASH), "-s", str(ADDON)),
             *options,
         ]
         self.port = 0
@@ -153,7 +159,7 @@ class PrivateProxy:
                     stdin=end,
                     stdout=log,
                     stderr=log,
-                    env=os.environ | {"LLM_CALLS_LEASH": str(report), "PYTHONUNBUFFERED": "1"},
+                    env={**self._environ, "LLM_CALLS_LEASH": str(report), "PYTHONUNBUFFERED": "1"},
                     start_new_session=True,  # the terminal's Ctrl-C is the program's, not the proxy's
                     preexec_fn=_unblock_signals if os.name != "nt" else None,
                 )

@@ -1,0 +1,1 @@
+"""What `llm-calls doctor` finds out: what there is, and what becomes of each client's call."""
