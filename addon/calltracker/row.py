@@ -14,10 +14,12 @@ from . import openai
 from .call import Call, Outcome, derived_call_id
 from .capture.capture import Body, Capture
 from .capture.records import Ending
+from .openai import loose
 from .openai.multipart import to_json
 from .openai.reading import Exchange, Reading
-from .openai.websocket import Done
+from .openai.websocket import Done, shrink
 
+_DEEPEST = 32
 _NOT_TOLD = {"finished", "failed", "first_token_offset", "error"}
 _READ_FIELDS = tuple(f.name for f in dataclasses.fields(Reading) if f.name not in _NOT_TOLD)
 
@@ -60,9 +62,13 @@ def call_of(capture: Capture) -> Call:
         # It is we who cut it: that tells nothing of how the call ended, and `truncated` says it.
         reading = dataclasses.replace(reading, finished=None, error="")
     outcome = outcome_of(capture, reading)
+    bare = bare_call(capture)
+    told = _told(reading)
+    told["response_json"], cut = fitted(reading.response_json, capture.begin["body_limit"])
     return dataclasses.replace(
-        bare_call(capture),
-        **_told(reading),
+        bare,
+        **told,
+        truncated=bare.truncated or cut,
         first_token_time=_first_token_time(capture, reading),
         outcome=outcome.value,
         error="; ".join(_reasons(capture, reading, outcome)),
@@ -144,24 +150,25 @@ def bare_call(capture: Capture) -> Call:
     start = begin["time"]  # microseconds
     finish = _finish(capture)
     head = capture.response_head
+    limit = begin["body_limit"]
     return Call(
         call_id=str(capture.call_id),
         request_method=begin["method"],
         request_url=begin["url"],
         request_headers=request_headers,
-        request_content=content_of(capture.request, request_headers),
+        request_content=content_of(capture.request, request_headers, limit),
         request_time=(start - end.get("began_before", 0)) // 1000,
         response_time=(start + finish) // 1000,
         response_status_code=head.get("status", 0),
-        response_text=content_of(capture.response, response_headers),
+        response_text=content_of(capture.response, response_headers, limit),
         server_address=begin["server"],
         first_byte_time=(start + head["at"]) // 1000 if head else None,
         response_headers=response_headers,
         request_bytes=_size(capture.request),
         response_bytes=_size(capture.response),
-        truncated=_is_cut(capture.request) or _is_cut(capture.response) or end.get("gap", False),
-        request_sha256=_hash(capture.request),
-        response_sha256=_hash(capture.response),
+        truncated=is_short(capture.request, limit) or is_short(capture.response, limit) or end.get("gap", False),
+        request_sha256=_hash(capture.request, limit),
+        response_sha256=_hash(capture.response, limit),
         api_key_hash=begin["api_key_hash"],
         user_agent=request_headers.get("user-agent", ""),
     )
@@ -227,8 +234,8 @@ def joined(headers: Sequence[Sequence[str]]) -> dict[str, str]:
     return values
 
 
-def content_of(body: Body, headers: Mapping[str, str]) -> str:
-    """Write a body as text.
+def content_of(body: Body, headers: Mapping[str, str], limit: int) -> str:
+    """Write a body as text, of which at most `limit` bytes are kept.
 
     Text is decoded by its charset, bytes that do not fit become \\xNN. A binary body becomes a JSON object with its
     content_type, bytes and sha256; a multipart one an object of its fields, each file as filename, content_type, bytes
@@ -243,11 +250,12 @@ def content_of(body: Body, headers: Mapping[str, str]) -> str:
             "sha256": body.summary["sha256"],
         }
         return orjson.dumps(facts).decode()
+    data = _cut(body.data, limit)
     if kept == "elided" or content_type.startswith("multipart/form-data"):
-        text = to_json(body.data, content_type)
+        text = to_json(data, content_type)
         if text is not None:
             return text
-    return _text(body.data, content_type)
+    return _text(data, content_type)
 
 
 def _text(data: bytes, content_type: str) -> str:
@@ -271,6 +279,43 @@ def _is_cut(body: Body) -> bool:
     return bool(body.summary.get("truncated", False))
 
 
-def _hash(body: Body) -> str:
-    whole = body.summary.get("kept", "text") == "text" and not _is_cut(body) and not body.summary.get("error")
+def _cut(data: bytes, limit: int) -> bytes:
+    """Cut at the limit, but not within a character of UTF-8."""
+    end = min(limit, len(data))
+    while 0 < end < len(data) and data[end] & 0xC0 == 0x80 and limit - end < 3:
+        end -= 1
+    return data[:end]
+
+
+def is_short(body: Body, limit: int) -> bool:
+    """Whether a row that keeps `limit` bytes has less than the body."""
+    return _is_cut(body) or len(body.data) > limit
+
+
+def fitted(text: str, limit: int) -> tuple[str, bool]:
+    """Make a JSON text fit into about `limit` characters, and tell whether something had to go for it.
+
+    Media become their sizes, then long strings are cut, so that it stays JSON of the same shape; '' where that is not
+    enough.
+    """
+    if len(text) <= limit:
+        return text, False
+    text = shrink(text)
+    if len(text) > limit:
+        text = loose.dumps(_shortened(loose.loads(text.encode()), max(limit // 64, 16)))
+    return (text if len(text) <= limit else ""), True
+
+
+def _shortened(value: Any, longest: int, depth: int = 0) -> Any:
+    if type(value) is str:
+        return value if len(value) <= longest else value[: longest - 1] + "…"
+    if type(value) is dict and depth < _DEEPEST:
+        return {key: _shortened(item, longest, depth + 1) for key, item in value.items()}
+    if type(value) is list and depth < _DEEPEST:
+        return [_shortened(item, longest, depth + 1) for item in value]
+    return value
+
+
+def _hash(body: Body, limit: int) -> str:
+    whole = body.summary.get("kept", "text") == "text" and not is_short(body, limit) and not body.summary.get("error")
     return "" if whole or not body.summary["size"] else str(body.summary["sha256"])

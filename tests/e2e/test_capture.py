@@ -116,6 +116,36 @@ def test_a_long_stream_that_is_cut_at_the_limit_has_not_failed(make_proxy: Any) 
     assert (row["truncated"], len(row["response_text"].encode())) == (1, 1024)
 
 
+def test_what_is_beyond_the_limit_is_read_all_the_same(proxy: Proxy) -> None:
+    """The SDK puts the model behind the messages; a stream tells its tokens last, and the SDK leaves at [DONE]."""
+    messages = [{"role": "user", "content": "ß" * 1_300_000}]
+    last = {"model": "gpt-5", "stream": True, "stream_options": {"include_usage": True}, "user": "u"}
+    body = json.dumps({"messages": messages, **last}, ensure_ascii=False).encode()
+    with Client(proxy, "api.openai.com") as client:
+        kind = {"content-type": "application/json"}
+        client.begin("POST", CHAT, body, kind, behaviour="chat_stream", chunks=20_000, late_gate="end")
+        assert client.read_until(b"data: [DONE]\n\n").endswith(b"data: [DONE]\n\n")
+    row = one_row(proxy)
+    assert (row["request_model"], row["tags"], row["truncated"]) == ("gpt-5", {"user": "u"}, 1)
+    assert (row["input_tokens"], row["output_tokens"], row["finish_reason"]) == (11, 5, "stop")
+    assert row["response_bytes"] > 3_000_000
+    for text, sha256 in (("request_content", "request_sha256"), ("response_text", "response_sha256")):
+        assert 2 << 20 >= len(row[text].encode()) > (2 << 20) - 4
+        assert "\\x" not in row[text] and row[sha256]
+    answer = json.loads(row["response_json"])
+    assert answer["usage"]["completion_tokens"] == 5
+
+
+def test_an_answer_that_does_not_fit_keeps_its_shape(make_proxy: Any) -> None:
+    proxy = make_proxy(options={"llm_calls_body_limit": "4k"})
+    with Client(proxy, "api.openai.com") as client:
+        client.request("POST", CHAT, BODY, behaviour="chat", size=30_000)
+    row = one_row(proxy)
+    answer = json.loads(row["response_json"])
+    assert answer["choices"][0]["message"]["content"].endswith("…")
+    assert (answer["usage"]["completion_tokens"], row["output_tokens"], row["truncated"]) == (5, 5, 1)
+
+
 def test_binary_answers_are_told_and_not_kept(proxy: Proxy, client: Client) -> None:
     answer = client.request("POST", "/v1/audio/speech", {"model": "tts-1", "input": "x"}, behaviour="speech", size=3000)
     row = one_row(proxy)

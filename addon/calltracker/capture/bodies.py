@@ -2,6 +2,8 @@
 
     wire ─▶ size, SHA-256 ─▶ content decoding ─▶ files of an upload elided ─▶ secrets masked ─▶ cut at the limit
 
+The limit is above what OpenAI takes and far above what a row keeps (llm_calls_body_limit): the worker reads the whole,
+and cuts then. A client puts the model behind the messages, and a stream tells tokens and end in its last lines.
 Binary bodies (audio, images, what is not text) are not kept: their type, size and hash stand for them. Nothing here
 raises for any input: what cannot be decoded is not kept either, and the summary says why.
 """
@@ -20,6 +22,7 @@ import zstandard
 from ..openai.multipart import FileEliding
 from .secrets import BodyMask
 
+CAPTURED = 48 << 20  # bytes of a body that the worker gets to read: what follows decides the model, the tokens, the end
 SLICE = 4096  # bytes decoded at a time: what a hostile body can unpack to at once is bounded by it
 _BINARY_TYPES = (
     "audio/",
@@ -106,7 +109,7 @@ _DECODERS: dict[str, Callable[[], Decoder]] = {
 class BodyKeeper:
     """One body, from its first byte to its end."""
 
-    def __init__(self, content_type: str, content_encoding: str, mask: BodyMask, limit: int) -> None:
+    def __init__(self, content_type: str, content_encoding: str, mask: BodyMask, limit: int = CAPTURED) -> None:
         """`limit`: bytes that are given out at the most."""
         self._size = 0
         self._hash = hashlib.sha256()

@@ -23,7 +23,7 @@ from mitmproxy.proxy import server
 
 from ..call import new_call_id
 from ..settings import CaptureSettings
-from .bodies import BodyKeeper, BodySummary
+from .bodies import CAPTURED, BodyKeeper, BodySummary
 from .records import Ending, Message, RecordKind, encode_data, encode_facts, encode_message
 from .secrets import BodyMask, credentials, key_hash, mask_text
 from .spool import Entry, Spool
@@ -142,6 +142,7 @@ class Recorder:
             "time": time.time_ns() // 1000,
             "server": _server_address(flow),
             "replayed": flow.is_replay == "request",
+            "body_limit": self.settings.body_limit,
         }
         track.request = self._keeper(track, head, url)
         self._tracks[flow.id] = track
@@ -268,7 +269,7 @@ class Recorder:
         content = b""
         if message.is_text:
             mask = BodyMask(track.keys)
-            content = (mask.feed(message.content) + mask.finish())[: self.settings.body_limit]
+            content = (mask.feed(message.content) + mask.finish())[:CAPTURED]
         kept = Message(message.at, message.from_client, message.is_text, message.size, content)
         return encode_message(track.call_id, kept)
 
@@ -379,7 +380,7 @@ class Recorder:
             client_secrets=url.partition("?")[0].endswith(_CLIENT_SECRET_PATHS),
         )
         encoding = head.values.get("content-encoding", "")
-        return BodyKeeper(head.content_type, encoding, mask, self.settings.body_limit)
+        return BodyKeeper(head.content_type, encoding, mask)
 
     def _put(self, track: Track, encode: Callable[[], bytes], size: int = 0) -> None:
         def encoded() -> bytes:
