@@ -1,16 +1,23 @@
-"""Following a call from its first record to its rows: one for a call over HTTP, more for a WebSocket session."""
+"""Following a call from its first record to its rows: one for a call over HTTP, more for a WebSocket session.
+
+A defect of ours costs the call its columns, never its row, and no other call anything: a worker that fell over the same
+capture at every start would make no rows any more.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 
 from .call import Call
 from .capture.capture import OpenCall
 from .capture.records import Message, Record, RecordKind
 from .openai.websocket import Done, Session, shrink
-from .row import Transcript, call_of, joined, response_call, session_call
+from .row import Transcript, call_of, joined, response_call, session_call, unread_call
 
 LONGEST_TRANSCRIPT = 1024 * 1024  # characters kept of the messages of one direction
+
+log = logging.getLogger("llm_calls")
 
 
 class Following:
@@ -22,13 +29,24 @@ class Following:
 
     def take(self, record: Record) -> list[Call]:
         message = self._open.take(record)
-        if message is not None:
-            return self._take_message(message)
-        return self._ended() if record.kind is RecordKind.END else []
+        try:
+            if message is not None:
+                return self._take_message(message)
+            return self._rows() if record.kind is RecordKind.END else []
+        except Exception as error:  # noqa: BLE001 - see above
+            return self._unread(error, ended=message is None)
 
     def interrupted(self) -> list[Call]:
         """The proxy ended before the call did."""
-        return self._ended()
+        try:
+            return self._rows()
+        except Exception as error:  # noqa: BLE001 - see above
+            return self._unread(error, ended=True)
+
+    def _unread(self, error: Exception, *, ended: bool) -> list[Call]:
+        what = f"{type(error).__name__}: {error}"
+        log.warning("a capture could not be read whole (%s); please report this", what)
+        return [unread_call(self._open.capture(), what)] if ended else []
 
     def _take_message(self, message: Message) -> list[Call]:
         if self._socket is None:
@@ -40,7 +58,7 @@ class Following:
         capture = self._open.capture()
         return [response_call(capture, one, number) for number, one in done]
 
-    def _ended(self) -> list[Call]:
+    def _rows(self) -> list[Call]:
         capture = self._open.capture()
         if self._socket is None:
             return [call_of(capture)]

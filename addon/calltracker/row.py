@@ -131,6 +131,26 @@ def response_call(capture: Capture, done: Done, number: int) -> Call:
     )
 
 
+def unread_call(capture: Capture, why: str) -> Call:
+    """Make the row of a capture that could not be made one otherwise: what its first record says."""
+    begin, end = capture.begin, capture.end
+    return Call(
+        call_id=str(capture.call_id),
+        request_method=begin["method"],
+        request_url=begin["url"],
+        request_headers=joined(begin["headers"]),
+        request_content="",
+        request_time=begin["time"] // 1000,
+        response_time=(begin["time"] + end.get("at", capture.last_seen)) // 1000,
+        response_status_code=capture.response_head.get("status", 0),
+        response_text="",
+        server_address=begin["server"],
+        outcome=_OUTCOMES.get(end.get("ending", Ending.INTERRUPTED), Outcome.OK).value,
+        error=f"the capture could not be read: {why}",
+        truncated=True,
+    )
+
+
 def without_content(call: Call) -> Call:
     """Leave out what was asked and answered; of the request its model stays, for the queries that look there."""
     request = orjson.dumps({"model": call.request_model}).decode() if call.request_model else ""

@@ -183,6 +183,37 @@ def test_an_exception_in_any_step_does_not_reach_a_call(make_proxy: Any, tmp_pat
     assert proxy.stop() == 0
 
 
+READING_FAILS = """
+import sys
+if "calltracker.worker" in sys.orig_argv:
+    from calltracker import {module}
+
+    right = {module}.{name}
+
+    def broken(*args, **kwargs):
+        if "poison" in repr(args):
+            raise RuntimeError("injected")
+        return right(*args, **kwargs)
+
+    {module}.{name} = broken
+"""
+
+
+@pytest.mark.parametrize("step", ["following.call_of", "row.bare_call", "row.read"])
+def test_a_capture_that_cannot_be_read_harms_no_other(make_proxy: Any, tmp_path: Path, step: str) -> None:
+    module, _, name = step.partition(".")
+    (tmp_path / "sitecustomize.py").write_text(READING_FAILS.format(module=module, name=name))
+    proxy = make_proxy(environment={"PYTHONPATH": str(tmp_path)}, folder=tmp_path / "p")
+    with Client(proxy, "api.openai.com") as client:
+        for model in ("gpt-5", "poison", "gpt-5"):
+            assert client.request("POST", CHAT, {**BODY, "model": model}).status == 200
+    first, unread, last = proxy.wait_rows(3)
+    assert first["error"] == last["error"] == ""
+    assert "injected" in unread["error"]
+    assert (unread["request_method"], unread["response_status_code"], unread["outcome"]) == ("POST", 200, "ok")
+    assert "the worker ended" not in proxy.log
+
+
 def test_a_state_folder_that_cannot_be_written(make_proxy: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     nowhere = str(tmp_path / "file" / "journal.sqlite3")  # root may write everywhere, but not below a file
