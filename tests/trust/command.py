@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e.harness import ROOT, ROUTER, clean_environment
+from e2e.harness import ROOT, ROUTER, Proxy, clean_environment
 from standin import StandIn
 
 
@@ -78,3 +78,21 @@ class Command:
         with closing(sqlite3.connect(self.state / "journal.sqlite3")) as connection:
             connection.row_factory = sqlite3.Row
             return [dict(row) for row in connection.execute("SELECT * FROM llm_calls ORDER BY request_time")]
+
+
+class Shared(Command):
+    """A user whose proxy runs. seen: how many rows the tests so far have taken note of."""
+
+    def __init__(self, folder: Path, standin: StandIn, proxy: Proxy) -> None:
+        super().__init__(folder, standin)
+        self.standin, self.proxy, self.seen = standin, proxy, 0
+        self.environment |= {"LLM_CALLS_HOME": str(proxy.home), "LLM_CALLS_JOURNAL": str(proxy.journal)}
+
+    def run(self, *words: str | Path, stdin: str = "", **more: str) -> subprocess.CompletedProcess[str]:
+        return self("run", "--", *words, stdin=stdin, **more)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows since the last look; waits for one."""
+        rows = self.proxy.wait_rows(self.seen + 1)
+        new, self.seen = rows[self.seen :], len(rows)
+        return new

@@ -2,134 +2,177 @@
 
 from __future__ import annotations
 
-import os
 import shutil
+import subprocess
+import uuid
 from pathlib import Path
 
 import pytest
-from e2e.harness import ROUTER, clients_python
-from standin import StandIn
+from e2e.harness import clean_environment, clients_python
 from standin.behaviours import chat_events
-from trust.command import Command
+from trust.command import Shared, node_path
 
 PROGRAMS = Path(__file__).with_name("clients")
 URL = "https://api.openai.com/v1/chat/completions"
 LINES = ["LLM_CALLS_TEST_CLIENTS", "LLM_CALLS_TEST_CLIENTS_OLD"]
 
 
-def one_row(llm_calls: Command, **wanted: object) -> None:
-    [row] = llm_calls.rows()
+def one_row(shared: Shared, **wanted: object) -> None:
+    [row] = shared.rows()
     wanted = {"request_method": "POST", "request_url": URL, "response_status_code": 200, "outcome": "ok", **wanted}
     assert {name: row[name] for name in wanted} == wanted
 
 
-def node_path() -> str:
-    """The folder of npm packages. Skips the test where scripts/test has not made one."""
-    found = os.environ.get("LLM_CALLS_TEST_NODE_MODULES")
-    if not found or shutil.which("node") is None:
-        pytest.skip("LLM_CALLS_TEST_NODE_MODULES is not set: scripts/test makes it where Node is installed")
-    return found
+def answers(shared: Shared, *command: str | Path, **more: str) -> None:
+    """The program gets its answer, and there is its one row."""
+    done = shared.run(*command, **more)
+    assert (done.returncode, done.stdout[:7]) == (0, "answer "), done.stderr
+    one_row(shared)
 
 
-def streams(llm_calls: Command, standin: StandIn, *command: str | Path, **more: str) -> None:
+def streams(shared: Shared, *command: str | Path, chunk: str = "chunk", **more: str) -> None:
     """The first chunk reaches the program while the server still keeps back the others."""
     first = len(b"".join(chat_events("gpt-5-mini", 3, usage=False)[:2]))
-    standin.on("POST", "/v1/chat/completions", "chat_stream", chunks=3, gate="rest", gate_at=first)
-    process = llm_calls.start("run", "-s", ROUTER, "--", *command, **more)
+    name = uuid.uuid4().hex
+    gate = shared.standin.gate(name)
+    shared.standin.on("POST", "/v1/chat/completions", "chat_stream", times=1, chunks=3, gate=name, gate_at=first)
+    process = shared.start("run", *([] if command[0] == "--java" else ["--"]), *command, **more)
     try:
-        standin.gate("rest").wait_reached(timeout=60)
+        gate.wait_reached(timeout=60)
         assert process.stdout is not None
         early = [process.stdout.readline(), process.stdout.readline()]
-        standin.gate("rest").release()
+        gate.release()
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()
         process.communicate()
-    assert all(line.startswith("chunk") for line in early), (early, err)
-    assert out.count("chunk") >= 2, err
+    assert early[0].startswith(chunk), (early, err)
+    assert out.count(chunk) >= 2, err
     assert process.returncode == 0, err
-    one_row(llm_calls, stream=1)
+    one_row(shared, stream=1)
 
 
 @pytest.mark.parametrize("variable", LINES)
 @pytest.mark.parametrize("mode", ["sync", "async"])
-def test_openai_for_python(llm_calls: Command, variable: str, mode: str) -> None:
-    done = llm_calls.run(clients_python(variable), PROGRAMS / "openai_python.py", mode)
-    assert (done.returncode, done.stdout[:7]) == (0, "answer "), done.stderr
-    one_row(llm_calls)
+def test_openai_for_python(shared: Shared, variable: str, mode: str) -> None:
+    answers(shared, clients_python(variable), PROGRAMS / "openai_python.py", mode)
 
 
 @pytest.mark.parametrize("variable", LINES)
 @pytest.mark.parametrize("mode", ["stream", "async-stream"])
-def test_openai_for_python_streamed(llm_calls: Command, standin: StandIn, variable: str, mode: str) -> None:
-    streams(llm_calls, standin, clients_python(variable), PROGRAMS / "openai_python.py", mode)
+def test_openai_for_python_streamed(shared: Shared, variable: str, mode: str) -> None:
+    streams(shared, clients_python(variable), PROGRAMS / "openai_python.py", mode)
 
 
 @pytest.mark.parametrize("library", ["requests", "httpx", "aiohttp", "urllib"])
-def test_http_libraries_for_python(llm_calls: Command, library: str) -> None:
-    done = llm_calls.run(clients_python(), PROGRAMS / "http_python.py", library)
-    assert (done.returncode, done.stdout[:7]) == (0, "answer "), done.stderr
-    one_row(llm_calls)
+def test_http_libraries_for_python(shared: Shared, library: str) -> None:
+    answers(shared, clients_python(), PROGRAMS / "http_python.py", library)
 
 
-def test_websockets_for_python(llm_calls: Command) -> None:
-    done = llm_calls.run(clients_python(), PROGRAMS / "websocket_python.py")
+def test_websockets_for_python(shared: Shared) -> None:
+    done = shared.run(clients_python(), PROGRAMS / "websocket_python.py")
     assert (done.returncode, done.stdout[:7]) == (0, "answer "), done.stderr
-    urls = [row["request_url"] for row in llm_calls.rows()]
+    urls = [row["request_url"] for row in shared.rows()]
     assert any("api.openai.com/v1/realtime?model=gpt-realtime" in url for url in urls), urls
 
 
 @pytest.mark.parametrize("mode", ["openai", "fetch", "https"])
-def test_node(llm_calls: Command, mode: str) -> None:
-    done = llm_calls.run("node", PROGRAMS / "node_client.cjs", mode, NODE_PATH=node_path())
-    assert (done.returncode, done.stdout[:7]) == (0, "answer "), done.stderr
-    one_row(llm_calls)
+def test_node(shared: Shared, mode: str) -> None:
+    answers(shared, "node", PROGRAMS / "node_client.cjs", mode, NODE_PATH=node_path())
 
 
-def test_node_streamed(llm_calls: Command, standin: StandIn) -> None:
-    streams(llm_calls, standin, "node", PROGRAMS / "node_client.cjs", "openai-stream", NODE_PATH=node_path())
+def test_node_streamed(shared: Shared) -> None:
+    streams(shared, "node", PROGRAMS / "node_client.cjs", "openai-stream", NODE_PATH=node_path())
 
 
-def test_curl(llm_calls: Command) -> None:
-    if shutil.which("curl") is None:
-        pytest.skip("curl is not installed")
-    ask = '{"model": "gpt-5-mini", "messages": []}'
-    done = llm_calls.run("curl", "-sSf", "-H", "content-type: application/json", "-d", ask, URL)
+def installed(program: str) -> str:
+    """The program's name. Skips the test where it is not installed."""
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+    return program
+
+
+ASK = '{"model": "gpt-5-mini", "messages": []}'
+STREAMED = '{"model": "gpt-5-mini", "messages": [], "stream": true}'
+CURL = ("-sSf", "-H", "content-type: application/json", "-d")
+
+
+def test_curl(shared: Shared) -> None:
+    done = shared.run(installed("curl"), *CURL, ASK, URL)
     assert done.returncode == 0, done.stderr
-    one_row(llm_calls, request_content=ask)
+    one_row(shared, request_content=ASK)
+
+
+def test_curl_streamed(shared: Shared) -> None:
+    streams(shared, installed("curl"), "-N", *CURL, STREAMED, URL, chunk="data:")
+
+
+def test_wget(shared: Shared) -> None:
+    """It takes the proxy, and wants to be told the certificates (where it is built with GnuTLS)."""
+    command = 'exec wget -q -O - --ca-certificate="$SSL_CERT_FILE" --header content-type:application/json "$@"'
+    done = shared.run("sh", "-c", command, installed("wget"), f"--post-data={ASK}", URL)
+    assert done.returncode == 0, done.stderr
+    assert "chat.completion" in done.stdout
+    one_row(shared, request_content=ASK)
 
 
 GO = """package main
-import ("net/http"; "os"; "strings")
+
+import ("bufio"; "fmt"; "net/http"; "os"; "strings")
+
 func main() {
-  answer, err := http.Post("URL", "application/json", strings.NewReader(`{"model": "gpt-5-mini", "messages": []}`))
-  if err != nil || answer.StatusCode != 200 { println(err.Error()); os.Exit(1) }
+  answer, err := http.Post("URL", "application/json", strings.NewReader(os.Args[1]))
+  if err != nil { fmt.Fprintln(os.Stderr, err); os.Exit(1) }
+  for lines := bufio.NewScanner(answer.Body); lines.Scan(); { fmt.Println(lines.Text()) }
 }
 """.replace("URL", URL)
 
 JAVA = """
 import java.net.URI; import java.net.http.*;
 public class App { public static void main(String[] given) throws Exception {
-  var body = HttpRequest.BodyPublishers.ofString("{\\"model\\": \\"gpt-5-mini\\", \\"messages\\": []}");
+  var body = HttpRequest.BodyPublishers.ofString(given[0]);
   var ask = HttpRequest.newBuilder(URI.create("URL")).header("content-type", "application/json").POST(body).build();
-  System.exit(HttpClient.newHttpClient().send(ask, HttpResponse.BodyHandlers.ofString()).statusCode() == 200 ? 0 : 1);
+  var answer = HttpClient.newHttpClient().send(ask, HttpResponse.BodyHandlers.ofLines());
+  answer.body().forEach(System.out::println);
 } }
 """.replace("URL", URL)
 
 
-def test_go(llm_calls: Command, tmp_path: Path) -> None:
-    if shutil.which("go") is None:
-        pytest.skip("Go is not installed")
-    (tmp_path / "app.go").write_text(GO)
-    done = llm_calls.run("go", "run", tmp_path / "app.go", GOTOOLCHAIN="local", GOFLAGS="-mod=mod")
-    assert done.returncode == 0, done.stderr
-    one_row(llm_calls)
+@pytest.fixture(scope="module")
+def go_app(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("go")
+    (folder / "app.go").write_text(GO)
+    environment = clean_environment(folder / "home", GOTOOLCHAIN="local")
+    command = [installed("go"), "build", "-o", str(folder / "app"), str(folder / "app.go")]
+    subprocess.run(command, env=environment, check=True, timeout=300)
+    return folder / "app"
 
 
-def test_java(llm_calls: Command, tmp_path: Path) -> None:
-    if shutil.which("javac") is None:
-        pytest.skip("no JDK is installed")
-    (tmp_path / "App.java").write_text(JAVA)
-    done = llm_calls("run", "--java", "-s", ROUTER, "--", "java", tmp_path / "App.java")
-    assert done.returncode == 0, done.stderr
-    one_row(llm_calls)
+@pytest.fixture(scope="module")
+def java_app(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a compiled class App."""
+    folder = tmp_path_factory.mktemp("java")
+    (folder / "App.java").write_text(JAVA)
+    installed("java")
+    subprocess.run([installed("javac"), "App.java"], cwd=folder, check=True, timeout=300)
+    return folder
+
+
+def test_go(shared: Shared, go_app: Path) -> None:
+    done = shared.run(go_app, ASK)
+    assert "chat.completion" in done.stdout, done.stderr
+    one_row(shared, request_content=ASK)
+
+
+def test_go_streamed(shared: Shared, go_app: Path) -> None:
+    streams(shared, go_app, STREAMED, chunk="data:")
+
+
+def test_java(shared: Shared, java_app: Path) -> None:
+    done = shared("run", "--java", "--", "java", "-cp", java_app, "App", ASK)
+    assert "chat.completion" in done.stdout, done.stderr
+    one_row(shared, request_content=ASK)
+
+
+def test_java_streamed(shared: Shared, java_app: Path) -> None:
+    streams(shared, "--java", "--", "java", "-cp", java_app, "App", STREAMED, chunk="data:")

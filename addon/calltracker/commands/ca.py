@@ -99,9 +99,11 @@ def _install(stores: list[Store], dry_run: bool, folder: Path | None) -> None:
             replaced = old.name.startswith(authority.OWN) and old.sha256 != entry.sha256 and folder is None
             if replaced and (old.store, old.place) == (store.name, place):
                 manifest = _take_out(manifest, old, runner, dry_run)
+        known = entry.key in {each.key for each in manifest.entries}
         if not dry_run:
             manifest = manifest.add(entry)  # before the change: a change without an entry could not be undone
-        store.install(entry, trusted.root_path, runner)
+        if not (known and store.holds(entry, trusted.root_path, runner)):
+            store.install(entry, trusted.root_path, runner)
         if not dry_run:
             found = proof.prove(store, entry, trusted, runner)
             if not found.trusted:

@@ -24,7 +24,6 @@ function install (proxy) {
   const https = require('https')
   const net = require('net')
   const tls = require('tls')
-  const { Duplex } = require('stream')
 
   const bypassed = (process.env.no_proxy || process.env.NO_PROXY || '').split(/[\s,]+/).filter(Boolean)
 
@@ -35,71 +34,60 @@ function install (proxy) {
     })
   }
 
-  // A byte stream to host:port by way of CONNECT. What is written before the proxy has agreed waits, so that the TLS layer
-  // above can be made at once: agents expect a socket, not a promise of one.
-  class Tunnel extends Duplex {
-    constructor (host, port) {
-      super({ allowHalfOpen: true })
-      const authority = `${host.includes(':') ? `[${host}]` : host}:${port}`
-      const socket = this._socket = net.connect(Number(proxy.port || 80), proxy.hostname.replace(/^\[|\]$/g, ''))
-      socket.setNoDelay(true)
-      const credentials = proxy.username
-        ? 'Proxy-Authorization: Basic ' + Buffer.from(
-          decodeURIComponent(proxy.username) + ':' + decodeURIComponent(proxy.password)).toString('base64') + '\r\n'
-        : ''
-      socket.write(`CONNECT ${authority} HTTP/1.1\r\nHost: ${authority}\r\n${credentials}\r\n`)
-      this._open = false
-      this._held = null
-      let head = Buffer.alloc(0)
-      const onHead = data => {
+  // Calls back with a socket that leads to host:port by way of CONNECT. It is a plain socket of Node's, so that TLS above it
+  // can let the process end while a connection is only kept open.
+  function tunnel (host, port, callback) {
+    const authority = `${host.includes(':') ? `[${host}]` : host}:${port}`
+    const socket = net.connect(Number(proxy.port || 80), proxy.hostname.replace(/^\[|\]$/g, ''))
+    socket.setNoDelay(true)
+    const credentials = proxy.username
+      ? 'Proxy-Authorization: Basic ' + Buffer.from(
+        decodeURIComponent(proxy.username) + ':' + decodeURIComponent(proxy.password)).toString('base64') + '\r\n'
+      : ''
+    socket.write(`CONNECT ${authority} HTTP/1.1\r\nHost: ${authority}\r\n${credentials}\r\n`)
+    let head = Buffer.alloc(0)
+
+    function settle (error) {
+      socket.removeListener('readable', onReadable)
+      socket.removeListener('error', settle)
+      socket.removeListener('end', onEnd)
+      if (error) socket.destroy()
+      callback(error, error ? undefined : socket)
+    }
+
+    function onReadable () {
+      for (let data = socket.read(); data !== null; data = socket.read()) {
         head = Buffer.concat([head, data])
         const end = head.indexOf('\r\n\r\n')
-        if (end < 0) {
-          if (head.length > 65536) this.destroy(new Error('the proxy answered CONNECT with no end of headers'))
-          return
+        if (end >= 0) {
+          const status = head.toString('latin1', 0, head.indexOf('\r\n'))
+          if (!/^HTTP\/1\.[01] 2\d\d/.test(status)) {
+            return settle(new Error(`the proxy ${proxy.host} refused the connection to ${authority}: ${status}`))
+          }
+          if (head.length > end + 4) socket.unshift(head.subarray(end + 4))
+          return settle(null)
         }
-        const status = head.toString('latin1', 0, head.indexOf('\r\n'))
-        if (!/^HTTP\/1\.[01] 2\d\d/.test(status)) {
-          this.destroy(new Error(`the proxy ${proxy.host} refused the connection to ${authority}: ${status}`))
-          return
-        }
-        socket.removeListener('data', onHead)
-        socket.on('data', chunk => { if (!this.push(chunk)) socket.pause() })
-        this._open = true
-        const rest = head.subarray(end + 4)
-        if (rest.length) this.push(rest)
-        if (this._held) this._held()
-        this.emit('connect')
+        if (head.length > 65536) return settle(new Error('the proxy answered CONNECT with no end of headers'))
       }
-      socket.on('data', onHead)
-      socket.on('end', () => this._open ? this.push(null) : this.destroy(new Error('the proxy closed the connection')))
-      socket.on('error', error => this.destroy(error))
-      socket.on('close', () => this.destroy())
     }
 
-    _read () { this._socket.resume() }
-    _write (chunk, encoding, done) {
-      if (this._open) this._socket.write(chunk, encoding, done)
-      else this._held = () => { this._held = null; this._socket.write(chunk, encoding, done) }
-    }
+    function onEnd () { settle(new Error('the proxy closed the connection')) }
 
-    _final (done) { this._socket.end(done) }
-    _destroy (error, done) { this._socket.destroy(); done(error) }
-    ref () { this._socket.ref(); return this }
-    unref () { this._socket.unref(); return this }
-    setNoDelay () { return this }
-    setKeepAlive (...options) { this._socket.setKeepAlive(...options); return this }
-    setTimeout (...options) { this._socket.setTimeout(...options); return this }
+    socket.on('readable', onReadable)
+    socket.on('error', settle)
+    socket.on('end', onEnd)
   }
 
   const createConnection = https.Agent.prototype.createConnection
-  https.Agent.prototype.createConnection = function (options, ...rest) {
-    if (typeof options !== 'object' || options === null || options.socket || options.socketPath ||
-        !goesThroughProxy(String(options.host || 'localhost'))) {
-      return createConnection.call(this, options, ...rest)
+  https.Agent.prototype.createConnection = function (options, callback, ...rest) {
+    if (typeof options !== 'object' || options === null || typeof callback !== 'function' || options.socket ||
+        options.socketPath || !goesThroughProxy(String(options.host || 'localhost'))) {
+      return createConnection.call(this, options, callback, ...rest)
     }
-    const tunnel = new Tunnel(String(options.host || 'localhost'), Number(options.port || 443))
-    return createConnection.call(this, { ...options, socket: tunnel }, ...rest)
+    tunnel(String(options.host || 'localhost'), Number(options.port || 443), (error, socket) => {
+      if (error) callback(error)
+      else callback(null, createConnection.call(this, { ...options, socket }))
+    })
   }
 
   // undici takes its dispatcher from this global, once for all copies of it in a process. Loading Node's own copy puts an
@@ -119,15 +107,21 @@ function install (proxy) {
     const secure = options.protocol === 'https:'
     const host = options.hostname.replace(/^\[|\]$/g, '')
     const port = Number(options.port || (secure ? 443 : 80))
-    const through = secure && goesThroughProxy(host)
-    const raw = through ? new Tunnel(host, port) : net.connect({ host, port })
-    const socket = secure
-      ? tls.connect({ socket: raw, host, servername: options.servername || (net.isIP(host) ? undefined : host), ALPNProtocols: ['http/1.1'] })
-      : raw
+    if (!secure) return report(net.connect({ host, port }), 'connect', callback)
+    const begin = socket => report(tls.connect({
+      ...(socket ? { socket } : { port }),
+      host,
+      servername: options.servername || (net.isIP(host) ? undefined : host),
+      ALPNProtocols: ['http/1.1']
+    }), 'secureConnect', callback)
+    if (!goesThroughProxy(host)) return begin()
+    tunnel(host, port, (error, socket) => { error ? callback(error, null) : begin(socket) })
+  }
+
+  function report (socket, event, callback) {
     const onError = error => { callback(error, null) }
-    raw.on('error', error => socket.destroy(error))
     socket.once('error', onError)
-    socket.once(secure ? 'secureConnect' : 'connect', () => {
+    socket.once(event, () => {
       socket.removeListener('error', onError)
       callback(null, socket)
     })

@@ -23,7 +23,9 @@ const modes = {
   },
   https () {
     return new Promise((resolve, reject) => {
-      const request = require('https').request(url, { method: 'POST', headers }, answer => {
+      const https = require('https')
+      const agent = new https.Agent({ keepAlive: true, timeout: 600000 }) // a connection kept open holds nobody back
+      const request = https.request(url, { method: 'POST', headers, agent }, answer => {
         let text = ''
         answer.on('data', data => { text += data })
         answer.on('end', () => resolve(tell('answer', JSON.parse(text).choices[0].message.content)))
