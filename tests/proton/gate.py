@@ -64,6 +64,8 @@ class Gate:
                 _close(driver, True)
                 continue
             server.settimeout(None)
+            for one in (driver, server):
+                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             plan = self.plan()
             with self._lock:
                 self._open |= {driver, server}

@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from proton_driver import defines
@@ -95,6 +94,7 @@ class Server:
         self.visibility, self.keep_rows, self.may_create = visibility, keep_rows, may_create
         self.streams: dict[str, Stream] = {}
         self.hook: Callable[[str, str, int], None] = lambda stage, stream, rows: None
+        self.restart_shows_all = True
         self.running = threading.Event()
         self.running.set()
         self.queries: list[str] = []
@@ -113,7 +113,7 @@ class Server:
         listener.listen(128)
         self.port = listener.getsockname()[1]
         self._listener = listener
-        for stream in self.streams.values():
+        for stream in self.streams.values() if self.restart_shows_all else ():
             stream.altered = False
             for block in stream.blocks:
                 block.visible_at = min(block.visible_at, time.monotonic())
@@ -418,22 +418,28 @@ class _Session:
     def _select_ids(self, match: re.Match[str], _: object) -> None:
         wanted = set(re.findall(r"'([^']*)'", match["ids"] or ""))
         blocks = self.server.shown(self._stream(match["name"]))
-        found = [(i,) for block in blocks for i in block.columns["call_id"] if match["ids"] is None or i in wanted]
+        ids = [i for block in blocks for i in self._column_of(block, "call_id")]
+        found = [(i,) for i in ids if match["ids"] is None or i in wanted]
         self._answer([("call_id", "string")], found)
 
     def _select_content(self, match: re.Match[str], _: object) -> None:
-        wanted = set(re.findall(r"'([^']*)'", match["urls"]))
-        first, last = (datetime.fromisoformat(f"{match[n]}+00:00").timestamp() * 1000 for n in ("first", "last"))
+        wanted = {int(number) for number in match["times"].split(",") if number.strip()}
+        stream = self._stream(match["name"])
         plain = ("request_time", "response_time", "request_method", "request_url", "response_status_code")
+        named = (*plain, "request_content", "response_text", *(("call_id",) if match["nameless"] else ()))
         rows = [
             (*row[:5], len(row[5].encode()), len(row[6].encode()))
-            for block in self.server.shown(self._stream(match["name"]))
-            for row in zip(*(block.columns[c] for c in (*plain, "request_content", "response_text")), strict=True)
-            if row[3] in wanted and first <= row[0] <= last
+            for block in self.server.shown(stream)
+            for row in zip(*(self._column_of(block, c) for c in named), strict=True)
+            if row[0] in wanted and not any(row[7:])
         ]
-        types = ("datetime64(3)", "datetime64(3)", "string", "string", "int32", "uint64", "uint64")
-        names = (*plain, "length(request_content)", "length(response_text)")
+        types = ("int64", "int64", "string", "string", "int32", "uint64", "uint64")
+        names = ("request_time", "response_time", *plain[2:], "length(request_content)", "length(response_text)")
         self._answer(list(zip(names, types, strict=True)), rows)
+
+    @staticmethod
+    def _column_of(block: Block, name: str) -> Sequence[Any]:
+        return block.columns.get(name, [""] * block.rows)
 
     # INSERT
 
@@ -601,8 +607,10 @@ _STATEMENTS = (
     (rf"SELECT count\(\) FROM table\({_NAMED}\)", "_select_count"),
     (rf"SELECT call_id FROM table\({_NAMED}\)(?: WHERE call_id IN \((?P<ids>.*)\))?", "_select_ids"),
     (
-        rf"SELECT request_time, .* FROM table\({_NAMED}\) WHERE request_time >= '(?P<first>[^']*)'"
-        r" AND request_time <= '(?P<last>[^']*)' AND request_url IN \((?P<urls>.*)\)",
+        r"SELECT to_unix_timestamp64_milli\(request_time\), to_unix_timestamp64_milli\(response_time\), request_method,"
+        r" request_url, response_status_code, length\(request_content\), length\(response_text\)"
+        rf" FROM table\({_NAMED}\) WHERE to_unix_timestamp64_milli\(request_time\) IN \((?P<times>.*?)\)"
+        r"(?P<nameless> AND call_id = '')?",
         "_select_content",
     ),
     (

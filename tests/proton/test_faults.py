@@ -19,6 +19,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from calltracker import journal
 from calltracker.proton.settings import Settings
 
 from .conftest import QUICK, SHOWN_WITHIN, add, fill, left, make_call, wait_for, waiting
@@ -29,7 +30,7 @@ TIMES = 20
 
 
 class Load:
-    """Commits rows all the while, as a worker does, in the caller's turns or in a thread."""
+    """Commits rows all the while in a thread, as a worker does."""
 
     def __init__(self, path: Path, size: int = 3) -> None:
         self.path, self.size = path, size
@@ -38,11 +39,15 @@ class Load:
         self._thread = threading.Thread(target=self._run)
 
     def _run(self) -> None:
-        while not self._stop.is_set():
-            self.ids += fill(self.path, self.size)
-            self._stop.wait(0.02)
+        with contextlib.closing(journal.connect(self.path)) as connection:
+            while not self._stop.wait(0.02):
+                calls = [make_call(number) for number in range(self.size)]
+                with journal.transaction(connection):
+                    journal.add(connection, calls, for_proton=True)
+                self.ids += [call.call_id for call in calls]
 
     def __enter__(self) -> Load:
+        journal.connect(self.path).close()  # the file is made by one alone
         self._thread.start()
         return self
 

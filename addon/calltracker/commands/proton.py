@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +17,6 @@ from ..proton.client import Failure, Proton
 from ..proton.exporter import Exporter
 from ..proton.settings import Settings, SettingsError
 from .refusal import Refused
-
-SHOWN_WITHIN_SECONDS = 10.0  # a Proton 3.x creates streams in the background
 
 ALTER_WARNING = (
     "On Proton 1.6, rows that come after an ALTER STREAM are missing from table() until the server is restarted; "
@@ -51,8 +48,7 @@ def init(alter: bool) -> None:
     with _connected(settings) as server:
         described = server.describe()
         if described is None:
-            server.execute(schema.create_statement(settings.stream))
-            _wait_until_shown(server, settings)
+            server.create()
             click.echo(f"created the stream {stream}")
             return
         missing = schema.compare(settings.stream, described).missing
@@ -154,14 +150,6 @@ def _connected(settings: Settings) -> Iterator[Proton]:
         raise Failed(str(failure)) from None
     finally:
         server.close()
-
-
-def _wait_until_shown(server: Proton, settings: Settings) -> None:
-    deadline = time.monotonic() + SHOWN_WITHIN_SECONDS
-    while server.describe() is None:
-        if time.monotonic() > deadline:
-            raise Failed(f"Proton was told to create the stream {settings.stream} and does not show it yet")
-        time.sleep(0.1)
 
 
 @contextlib.contextmanager

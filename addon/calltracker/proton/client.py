@@ -13,12 +13,12 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
-from typing import Any
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import orjson
-import pytz  # type: ignore[import-untyped]
 from proton_driver import Client, errors
 
 from ..call import COLUMNS, Kind
@@ -39,7 +39,9 @@ _TROUBLE_CODES = frozenset(
     | {425, 439, 497, 516, 573, 574, 999, 2003}
 )
 _IDS_A_QUERY = 1000
-_A_DAY = timedelta(days=1)
+_SHOWN_WITHIN_SECONDS = 10.0  # a Proton 3.x creates streams in the background
+
+T = TypeVar("T")
 
 
 class Failure(Exception):
@@ -47,7 +49,11 @@ class Failure(Exception):
 
 
 class Unavailable(Failure):
-    """Nothing was sent: try again later."""
+    """Nothing was sent: try again later. `down` is true when nothing listens: the server ended, or starts anew."""
+
+    def __init__(self, message: str, down: bool = False) -> None:
+        super().__init__(message)
+        self.down = down
 
 
 class Refused(Failure):
@@ -142,11 +148,21 @@ class Proton:
         """
         described = self.describe()
         if described is None and create:
-            self.execute(schema.create_statement(self._settings.stream))
-            described = self.describe()  # a Proton 3.x may take a moment, and be asked again later
+            described = self.create()
         if described is None:
-            raise Unavailable(self._explain_missing(create))
+            stream = f"{self._settings.database}.{self._settings.stream}"
+            raise Unavailable(f"Proton has no stream {stream}: run `llm-calls proton init`, or set PROTON_CREATE=true")
         return schema.compare(self._settings.stream, described)
+
+    def create(self) -> list[tuple[Any, ...]]:
+        """Create the stream, and wait until DESCRIBE shows it; return that. Raises Unavailable."""
+        self.execute(schema.create_statement(self._settings.stream))
+        deadline = time.monotonic() + _SHOWN_WITHIN_SECONDS
+        while (described := self.describe()) is None:
+            if time.monotonic() > deadline:
+                raise Unavailable(f"Proton was told to create the stream {self._settings.stream} and does not show it")
+            time.sleep(0.1)
+        return described
 
     def describe(self) -> list[tuple[Any, ...]] | None:
         """DESCRIBE's rows: name, type, default_kind, …; None if there is no such stream. Raises Unavailable."""
@@ -187,7 +203,7 @@ class Proton:
             client.disconnect()
             message = self.explain(error)
             if not client.sending:
-                raise Unavailable(message) from error
+                raise self._unavailable(error) from error
             if client.unencodable or _code(error) in _DATA_CODES:
                 raise Refused(message) from error
             suspicious = isinstance(error, errors.ServerException) and error.code not in _TROUBLE_CODES
@@ -208,47 +224,43 @@ class Proton:
             raise
         return True
 
-    def arrived(self, target: schema.Target, rows: Sequence[Row]) -> set[int]:
+    def arrived(self, target: schema.Target, rows: Sequence[Row], others: Mapping[int, int]) -> set[int]:
         """The outbox positions of those rows that the stream's table shows. Raises Unavailable.
 
-        A stream that was made without call_id is searched for the rows by their times, method, URL, status
-        and sizes: two calls that agree in all of those are told apart only by their number.
+        A stream without call_id is searched for what the rows hold: see `arrived_without_id`.
         """
+        if not target.has_call_id:
+            return self.arrived_without_id(target, rows, others)
         found: set[int] = set()
-        for start in range(0, len(rows), _IDS_A_QUERY):
-            some = rows[start : start + _IDS_A_QUERY]
-            found |= self._by_call_id(target, some) if target.has_call_id else self._by_content(target, some)
-        return found
-
-    def _by_call_id(self, target: schema.Target, rows: Sequence[Row]) -> set[int]:
-        positions = {row[_CALL_ID]: row[0] for row in rows}
         query = f"SELECT call_id FROM table(`{target.stream}`) WHERE call_id IN %(ids)s"
-        with self._asking():
-            answer = self._client.execute(query, {"ids": tuple(positions)})
-        return {positions[call_id] for (call_id,) in answer}
-
-    def _by_content(self, target: schema.Target, rows: Sequence[Row]) -> set[int]:
-        self.execute("SELECT 1")
-        zone = pytz.timezone(self._client.connection.server_info.timezone)
-        wanted: dict[tuple[Any, ...], list[int]] = {}
-        for row in rows:
-            wanted.setdefault(_content_key(row, zone), []).append(row[0])
-        times = sorted(key[0] for key in wanted)
-        # A day more on both sides: the literals are read in the column's time zone, which may be any.
-        query = (
-            "SELECT request_time, response_time, request_method, request_url, response_status_code,"
-            f" length(request_content), length(response_text) FROM table(`{target.stream}`)"
-            f" WHERE request_time >= '{times[0] - _A_DAY:%Y-%m-%d %H:%M:%S}'"
-            f" AND request_time <= '{times[-1] + _A_DAY:%Y-%m-%d %H:%M:%S}' AND request_url IN %(urls)s"
-        )
-        with self._asking():
-            answer = self._client.execute(query, {"urls": tuple({key[3] for key in wanted})})
-        found: set[int] = set()
-        for row in answer:
-            key = (*(_in_zone(time, zone) for time in row[:2]), *row[2:])
-            if wanted.get(key):
-                found.add(wanted[key].pop())
+        for some in _portions(rows):
+            positions = {row[_CALL_ID]: row[0] for row in some}
+            with self._asking():
+                answer = self._client.execute(query, {"ids": tuple(positions)})
+            found.update(positions[call_id] for (call_id,) in answer)
         return found
+
+    def arrived_without_id(self, target: schema.Target, rows: Sequence[Row], others: Mapping[int, int]) -> set[int]:
+        """The positions of all rows of a batch that the table shows as rows without a call_id, or none of them.
+
+        They are known by their times, method, URL, status and sizes; `others` tells for a position how many equal
+        rows of other batches the stream has. As a block is taken whole or not at all, one that is absent speaks for
+        all. Raises Unavailable.
+        """
+        try:
+            wanted = Counter(_content_key(row) for row in rows)
+            known = {_content_key(row): others.get(row[0], 0) for row in rows}
+        except (ValueError, TypeError, AttributeError):
+            return set()  # a row that cannot be read could not be sent either
+        shown: Counter[tuple[Any, ...]] = Counter()
+        without = " AND call_id = ''" if target.has_call_id else ""
+        query = f"SELECT {_CONTENT} FROM table(`{target.stream}`) WHERE {_CONTENT_TIME} IN %(times)s{without}"
+        for some in _portions(sorted({key[0] for key in wanted})):
+            with self._asking():
+                shown.update(self._client.execute(query, {"times": tuple(some)}))
+        if all(shown[key] >= count + known[key] for key, count in wanted.items()):
+            return {row[0] for row in rows}
+        return set()
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:
@@ -256,13 +268,11 @@ class Proton:
             yield
         except Exception as error:
             self._client.disconnect()
-            raise Unavailable(self.explain(error)) from error
+            raise self._unavailable(error) from error
 
-    def _explain_missing(self, create: bool) -> str:
-        stream = f"{self._settings.database}.{self._settings.stream}"
-        if create:
-            return f"Proton has been told to create the stream {stream} and does not show it yet"
-        return f"Proton has no stream {stream}: run `llm-calls proton init`, or set PROTON_CREATE=true"
+    def _unavailable(self, error: Exception) -> Unavailable:
+        down = isinstance(error, errors.NetworkError) and isinstance(self._connect_error, ConnectionRefusedError)
+        return Unavailable(self.explain(error), down)
 
     def explain(self, error: BaseException) -> str:
         """Say in one line what an error of the driver means and what to do."""
@@ -363,22 +373,26 @@ def _converted(kind: Kind, scale: int, values: list[Any]) -> list[Any]:
     return values
 
 
-def _in_zone(time: datetime, zone: Any) -> datetime:
-    return time.astimezone(zone).replace(tzinfo=None) if time.tzinfo else time
+# What a row without a call_id is known by: see `_content_key`
+_CONTENT_TIME = "to_unix_timestamp64_milli(request_time)"
+_CONTENT = (
+    f"{_CONTENT_TIME}, to_unix_timestamp64_milli(response_time), request_method, request_url, response_status_code,"
+    " length(request_content), length(response_text)"
+)
 
 
-def _content_key(row: Row, zone: Any) -> tuple[Any, ...]:
-    """What `_by_content` selects of a row, as the driver returns it."""
-
-    def moment(name: str) -> datetime:
-        return datetime.fromtimestamp(time_number(row[_INDEX[name]]) / 1000, zone).replace(tzinfo=None)
-
+def _content_key(row: Row) -> tuple[Any, ...]:
+    """A row's values of `_CONTENT`, as the driver returns them."""
     return (
-        moment("request_time"),
-        moment("response_time"),
+        time_number(row[_INDEX["request_time"]]),
+        time_number(row[_INDEX["response_time"]]),
         row[_INDEX["request_method"]],
         row[_INDEX["request_url"]],
         row[_INDEX["response_status_code"]],
         len(row[_INDEX["request_content"]].encode("utf-8", "surrogateescape")),
         len(row[_INDEX["response_text"]].encode("utf-8", "surrogateescape")),
     )
+
+
+def _portions(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (items[start : start + _IDS_A_QUERY] for start in range(0, len(items), _IDS_A_QUERY))

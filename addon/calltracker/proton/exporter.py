@@ -9,8 +9,13 @@ written down before it is sent. Then there are four ends:
   is at fault is alone; that one is set apart with the reason, and holds up nothing;
 - unconfirmed (`Unconfirmed`, or a worker that was killed): first the server must be done with the INSERT
   (`Proton.is_over`); then the rows are looked for in table(), which shows them seconds later. All found:
-  delivered. Still absent after `Settings.visibility`, while a row acknowledged otherwise is shown: sent again,
-  the same rows in the same order under the same id. Meanwhile other batches go on.
+  delivered. Still absent after `Settings.visibility`, while a row acknowledged otherwise (the witness) is shown:
+  sent again, the same rows in the same order under the same id. Meanwhile other batches go on.
+
+The witness is there for a table() that has come to a halt, as on Proton 1.6 after an ALTER STREAM: what was sent is
+missing from it until the server is restarted, and would be sent twice. It is the row acknowledged last, kept in the
+journal for the next worker. Where the stream's columns have changed since, only a row that was acknowledged later than
+the INSERT in doubt will do.
 
 One exporter a journal delivers at a time, guarded by a lock file beside it; another takes over when it ends.
 """
@@ -28,11 +33,10 @@ from typing import Any
 
 import filelock
 
-from ..call import COLUMNS
-from ..journal import time_number, time_text
+from ..journal import time_text
 from . import outbox, schema
 from .client import Failure, Proton, Refused, Unavailable, Unconfirmed
-from .outbox import Batch, Row
+from .outbox import Batch, Row, Witness
 from .settings import Settings
 
 log = logging.getLogger(__name__)
@@ -40,14 +44,14 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.1  # how soon a row is seen that another process committed to the journal
 _MOST_UNCONFIRMED = 4
 _MOST_STRIKES = 3
-_STUCK = 6  # times the visibility, after which a row that is still not shown is worth a warning
-_WITNESS_AGE_MS = 3_600_000  # an older row may be gone by its TTL
-_RESPONSE_TIME = 1 + [column.name for column in COLUMNS].index("response_time")
+_MOST_TRIES = 3  # of a batch as it is, before it is sent in halves
+_STUCK = 6  # times the visibility, after which a witness that is still not shown is worth a warning
 
 
 def lock_path(journal: Path) -> Path:
     """The file whose lock the delivering exporter of a journal holds."""
-    return journal.with_name(journal.name + "-proton.lock")
+    real = journal.resolve()  # whatever links lead to it: two locks would be none
+    return real.with_name(real.name + "-proton.lock")
 
 
 @dataclass(slots=True)
@@ -57,11 +61,13 @@ class _Doubt:
     batch: Batch
     acknowledged: int = 0  # rows that had been acknowledged when it was sent
     suspicious: str = ""  # the server's words, if they may mean that the rows are at fault
+    tries: int = 1  # INSERTs of it that came to nothing or were not confirmed, this one too
     over_at: float | None = None  # when the server was found to be done with the INSERT
     next_look: float = 0.0
-    witness: Row | None = None  # acknowledged: while table() does not show it, absence there proves nothing
-    witness_is_later: bool = False  # … and after the INSERT was over
-    stuck: bool = False  # the witness is not shown, long after its time
+    witness: Witness | None = None
+    witness_is_later: bool = False  # it was acknowledged after the INSERT was over
+    shown: bool = False  # table() shows the witness
+    stuck_at: float | None = None  # since when the witness is not shown, though it ought to be
 
 
 class Exporter:
@@ -87,10 +93,10 @@ class Exporter:
         self._strikes: dict[int, int] = {}
         self._limit = settings.batch_rows
         self._careful_until = 0  # up to this position batches stay small: something there was refused
-        self._witness: Row | None = None
+        self._witness: Witness | None = None
         self._acknowledged = 0
         self._data_version = 0
-        self._failures = 0
+        self._failures = 0  # one after the other
         self._error = ""
         self._told: set[str] = set()
         self._version = ""
@@ -187,6 +193,7 @@ class Exporter:
                     if self._stopping.is_set():
                         break
                     self._wait_for_rows(connection)
+                continue
             except (Failure, schema.SchemaError) as failure:
                 self._failed(connection, failure)
             except Exception as failure:
@@ -197,17 +204,18 @@ class Exporter:
                 if connection is not None:
                     connection.close()
                     connection = None
-            if self._error:
-                if self._stopping.is_set():
-                    break
-                self._stopping.wait(self._backoff())
+            if self._stopping.is_set():
+                break
+            self._stopping.wait(self._backoff())
         if connection is not None:
             connection.close()
 
     def _open(self) -> sqlite3.Connection:
         connection = outbox.connect(self._journal)
         try:
-            self._doubts = [_Doubt(batch) for batch in outbox.sent(connection)]
+            outbox.forget_deleted(connection)
+            self._witness = outbox.witness(connection)
+            self._doubts = [_Doubt(batch, witness=self._witness) for batch in outbox.sent(connection)]
         except BaseException:
             connection.close()
             raise
@@ -252,7 +260,7 @@ class Exporter:
         self._send(connection, *taken)
         return True
 
-    def _send(self, connection: sqlite3.Connection, batch: Batch, rows: list[Row]) -> None:
+    def _send(self, connection: sqlite3.Connection, batch: Batch, rows: list[Row], tries: int = 1) -> None:
         assert self._target is not None
         try:
             self._proton.insert(self._target, rows, batch.id)
@@ -267,20 +275,21 @@ class Exporter:
                 self._send_smaller(connection, batch)
         except Unconfirmed as failure:
             said = str(failure) if failure.suspicious else ""
-            self._doubts.append(_Doubt(batch, self._acknowledged, said, witness=self._witness))
+            self._doubts.append(_Doubt(batch, self._acknowledged, said, tries, witness=self._witness))
             self._target = None
             raise
         else:
-            outbox.delivered(connection, batch)
+            self._witness = Witness(rows[-1], self._target.names)
+            outbox.delivered(connection, batch, self._witness)
             self._taken(connection, rows)
 
     def _taken(self, connection: sqlite3.Connection, rows: list[Row]) -> None:
         self._acknowledged += len(rows)
-        last = rows[-1]
-        self._witness = last if time_number(last[_RESPONSE_TIME]) > time.time() * 1000 - _WITNESS_AGE_MS else None
         for doubt in self._doubts:
-            if doubt.over_at is not None and self._witness and not doubt.witness_is_later:
+            # The first later one is kept until it is shown; one that never is may have been removed from the stream.
+            if doubt.over_at is not None and (not doubt.witness_is_later or self._is_stuck(doubt)):
                 doubt.witness, doubt.witness_is_later = self._witness, True
+                doubt.shown, doubt.stuck_at = False, None
         if rows[0][0] > self._careful_until and not self._doubts:
             self._limit = self._settings.batch_rows
         for row in rows:
@@ -312,29 +321,61 @@ class Exporter:
             return
         rows = outbox.rows(connection, doubt.batch)
         # The witness first: what was taken before it is shown no later than it.
-        shown = doubt.witness is None or bool(self._proton.arrived(self._target, [doubt.witness]))
-        found = self._proton.arrived(self._target, rows)
+        shown = self._is_shown(connection, doubt)
+        others = {} if self._target.has_call_id else outbox.delivered_like(connection, doubt.batch.positions)
+        found = self._proton.arrived(self._target, rows, others)
         if len(found) == len(rows):
-            self._doubts.remove(doubt)
-            outbox.delivered(connection, doubt.batch)
-            self._succeeded(connection)
-        elif now - doubt.over_at >= self._settings.visibility and shown:
-            self._doubts.remove(doubt)
+            self._settled(connection, doubt)
+        elif now - doubt.over_at < self._settings.visibility:
+            return
+        elif shown:
             self._not_arrived(connection, doubt, rows, found)
-        elif now - doubt.over_at >= self._settings.visibility * _STUCK and not doubt.stuck:
-            doubt.stuck = True
-            log.warning(
-                "Proton: table(%s) does not show rows that the server acknowledged, so %d rows cannot be checked"
-                " and wait; after an ALTER STREAM on Proton 1.6, restart the server.",
-                self._settings.stream,
-                len(rows),
+        else:
+            self._tell_if_stuck(doubt, now)
+
+    def _settled(self, connection: sqlite3.Connection, doubt: _Doubt) -> None:
+        self._doubts.remove(doubt)
+        outbox.delivered(connection, doubt.batch)
+        self._succeeded(connection)
+
+    def _is_shown(self, connection: sqlite3.Connection, doubt: _Doubt) -> bool:
+        """Whether table() shows what had been taken when the INSERT in doubt was over, as far as can be known."""
+        assert self._target is not None
+        witness = doubt.witness
+        if witness is None:
+            return True  # nothing was ever acknowledged
+        if not doubt.shown:
+            doubt.shown = bool(self._proton.arrived(self._target, [witness.row], {}))
+        may_have_halted = self._version.startswith("1.") and witness.columns != self._target.names
+        return doubt.shown and (doubt.witness_is_later or not may_have_halted)
+
+    def _is_stuck(self, doubt: _Doubt) -> bool:
+        patience = self._settings.visibility * _STUCK
+        return doubt.stuck_at is not None and time.monotonic() - doubt.stuck_at >= patience
+
+    def _tell_if_stuck(self, doubt: _Doubt, now: float) -> None:
+        if doubt.stuck_at is None:
+            doubt.stuck_at = now
+        if self._is_stuck(doubt):
+            self._warn_once(
+                f"table({self._settings.stream}) does not show rows that the server acknowledged, so rows of which it"
+                " is not known whether they arrived wait; after an ALTER STREAM on Proton 1.6, restart the server"
             )
 
     def _not_arrived(self, connection: sqlite3.Connection, doubt: _Doubt, rows: list[Row], found: set[int]) -> None:
+        assert self._target is not None
+        if self._target.has_call_id and self._proton.arrived_without_id(
+            self._target, rows, outbox.delivered_like(connection, doubt.batch.positions)
+        ):
+            self._settled(connection, doubt)  # the stream has got its call_id since it was sent
+            return
+        self._doubts.remove(doubt)
         if found:  # of a stream with several shards, one of which failed
-            outbox.delivered(connection, doubt.batch, sorted(found))
+            outbox.partly_delivered(connection, doubt.batch, found)
+        elif not doubt.suspicious and (doubt.tries < _MOST_TRIES or len(rows) == 1):
+            self._send(connection, doubt.batch, rows, doubt.tries + 1)
         elif not doubt.suspicious:
-            self._send(connection, doubt.batch, rows)
+            self._send_smaller(connection, doubt.batch)
         elif len(rows) > 1:
             for position in doubt.batch.positions:
                 self._suspected.setdefault(position, doubt.acknowledged)
@@ -370,17 +411,26 @@ class Exporter:
         self._failures += 1
         message = str(failure) or type(failure).__name__
         self._error = message
-        if message not in self._told:
-            self._told.add(message)
-            log.warning("Proton: %s. Calls go on; their rows wait in the journal.", message)
+        if isinstance(failure, Unavailable) and failure.down:
+            for doubt in self._doubts:  # a server that starts anew needs time again to show what it has taken
+                doubt.over_at, doubt.shown = None, False
+        if self._warn_once(f"{message}. Calls go on; their rows wait in the journal"):
             self._note(connection, error=message, error_time=time_text(int(time.time() * 1000)))
+
+    def _warn_once(self, message: str) -> bool:
+        if message in self._told:
+            return False
+        self._told.add(message)
+        log.warning("Proton: %s.", message)
+        return True
 
     def _succeeded(self, connection: sqlite3.Connection) -> None:
         self._state = "delivering"
-        if self._failures and not self._doubts:
+        self._failures = 0
+        if self._error and not self._doubts:
             log.warning("Proton: delivery to %s goes on.", self._settings.address)
             self._note(connection, recovered=time_text(int(time.time() * 1000)))
-            self._failures, self._error = 0, ""
+            self._error = ""
             self._told.clear()
 
     def _note(self, connection: sqlite3.Connection | None, **values: str) -> None:

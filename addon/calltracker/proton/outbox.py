@@ -33,6 +33,19 @@ _ROWS = f"SELECT o.position, {_NAMES} FROM outbox o CROSS JOIN llm_calls c ON c.
 _TEXTS = operator.itemgetter(*(i for i, column in enumerate(COLUMNS, 1) if column.kind in (Kind.TEXT, Kind.MAP)))
 _ROW_SIZE = 500  # of the columns that are not text, roughly
 _REASON_LENGTH = 500
+_CALL_ID = 1 + [column.name for column in COLUMNS].index("call_id")
+_WITNESS, _FORGOTTEN = "witness", "forgotten"  # names in outbox_notes
+_LIKE = " AND ".join(
+    f"{size.format('d')} = {size.format('c')}"
+    for size in (
+        "{}.response_time",
+        "{}.request_method",
+        "{}.request_url",
+        "{}.response_status_code",
+        "length(CAST({}.request_content AS BLOB))",
+        "length(CAST({}.response_text AS BLOB))",
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +57,19 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Witness:
+    """A row that Proton acknowledged, and the stream's columns at that time.
+
+    While table() does not show it, that it does not show another row proves nothing.
+    """
+
+    row: Row
+    columns: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Counts:
-    """How many rows of the journal there are, and how many of them are in each state."""
+    """How many rows were ever to go to Proton, and how many of them are in each state."""
 
     rows: int
     waiting: int
@@ -128,17 +152,54 @@ def rows(connection: sqlite3.Connection, batch: Batch) -> list[Row]:
     return _read(connection, lambda: connection.execute(query, (positions,)).fetchall())
 
 
-def delivered(connection: sqlite3.Connection, batch: Batch, positions: Sequence[int] | None = None) -> None:
-    """Strike out a batch; its rows, or those positions of them, are delivered, the others wait again."""
-    gone = orjson.dumps(batch.positions if positions is None else tuple(positions)).decode()
+def delivered(connection: sqlite3.Connection, batch: Batch, witness: Witness | None = None) -> None:
+    """Strike out a batch and its rows: Proton has them. The witness is kept, if there is one."""
     with journal.transaction(connection):
-        connection.execute("DELETE FROM outbox WHERE position IN (SELECT value FROM json_each(?))", (gone,))
-        connection.execute("DELETE FROM outbox_sent WHERE id = ?", (batch.id,))
+        _strike_out(connection, batch, batch.positions)
+        if witness is not None:
+            text = orjson.dumps([witness.row[_CALL_ID], sorted(witness.columns)]).decode()
+            connection.execute("INSERT OR REPLACE INTO outbox_notes VALUES (?, ?)", (_WITNESS, text))
+
+
+def partly_delivered(connection: sqlite3.Connection, batch: Batch, positions: Iterable[int]) -> None:
+    """Strike out a batch of which only the rows at those positions are delivered; the others wait again."""
+    with journal.transaction(connection):
+        _strike_out(connection, batch, positions)
+
+
+def _strike_out(connection: sqlite3.Connection, batch: Batch, positions: Iterable[int]) -> None:
+    gone = orjson.dumps(list(positions)).decode()
+    connection.execute("DELETE FROM outbox WHERE position IN (SELECT value FROM json_each(?))", (gone,))
+    connection.execute("DELETE FROM outbox_sent WHERE id = ?", (batch.id,))
+
+
+def witness(connection: sqlite3.Connection) -> Witness | None:
+    """The witness that `delivered` kept last; None if there was none, or its row has left the journal."""
+    kept = connection.execute("SELECT value FROM outbox_notes WHERE name = ?", (_WITNESS,)).fetchone()
+    if kept is None:
+        return None
+    call_id, columns = orjson.loads(kept[0])
+    query = f"SELECT 0, {_NAMES} FROM llm_calls c WHERE c.call_id = ?"
+    found = _read(connection, lambda: connection.execute(query, (call_id,)).fetchall())
+    return Witness(found[0], frozenset(columns)) if found else None
+
+
+def delivered_like(connection: sqlite3.Connection, positions: Iterable[int]) -> dict[int, int]:
+    """For those rows of which others, delivered already, agree with them in time, target, status and sizes: how many.
+
+    They are what a stream without call_id cannot tell apart.
+    """
+    query = f"""SELECT o.position, count(*)
+      FROM outbox o CROSS JOIN llm_calls c ON c.call_id = o.call_id
+      CROSS JOIN llm_calls d ON d.request_time = c.request_time AND d.call_id <> c.call_id AND {_LIKE}
+      WHERE o.position IN (SELECT value FROM json_each(?)) AND d.call_id NOT IN (SELECT call_id FROM outbox)
+      GROUP BY o.position"""
+    return dict(connection.execute(query, (orjson.dumps(list(positions)).decode(),)).fetchall())
 
 
 def returned(connection: sqlite3.Connection, batch: Batch) -> None:
     """Strike out a batch that is known not to have arrived: its rows wait again."""
-    delivered(connection, batch, ())
+    partly_delivered(connection, batch, ())
 
 
 def refused(connection: sqlite3.Connection, batches: Iterable[tuple[Batch, str]]) -> None:
@@ -158,15 +219,19 @@ def retry_refused(connection: sqlite3.Connection) -> int:
         return connection.execute("UPDATE outbox SET refused = '' WHERE refused <> ''").rowcount
 
 
-def forget_deleted(connection: sqlite3.Connection) -> int:
-    """Take out of the outbox what is no longer in the journal; return how many there were."""
+def forget_deleted(connection: sqlite3.Connection) -> None:
+    """Take out of the outbox, and out of the counts, what somebody removed from the journal before it was delivered."""
     with journal.transaction(connection):
-        return connection.execute("DELETE FROM outbox WHERE call_id NOT IN (SELECT call_id FROM llm_calls)").rowcount
+        gone = connection.execute("DELETE FROM outbox WHERE call_id NOT IN (SELECT call_id FROM llm_calls)").rowcount
+        forgotten = gone + int(notes(connection).get(_FORGOTTEN, 0))
+        connection.execute("INSERT OR REPLACE INTO outbox_notes VALUES (?, ?)", (_FORGOTTEN, str(forgotten)))
 
 
 def counts(connection: sqlite3.Connection) -> Counts:
-    """Count the journal's rows by state; works on a journal that no exporter has opened yet, too."""
-    (total,) = connection.execute("SELECT count(*) FROM llm_calls").fetchone()
+    """Count the rows by state; works on a journal that no exporter has opened yet, too."""
+    # Positions are given once and never again (AUTOINCREMENT).
+    (total,) = connection.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
+    total -= int(notes(connection).get(_FORGOTTEN, 0))
     waiting, set_apart = connection.execute(
         "SELECT count(*) FILTER (WHERE refused = ''), count(*) FILTER (WHERE refused <> '') FROM outbox"
     ).fetchone()

@@ -58,6 +58,7 @@ class Target:
     columns: tuple[Column, ...]
     scales: tuple[int, ...]  # ticks of a time column a second; 0 for the others
     missing: tuple[str, ...]
+    names: frozenset[str] = frozenset()  # of all the stream's columns
 
     @property
     def insert(self) -> str:
@@ -96,7 +97,7 @@ def compare(stream: str, described: Sequence[Sequence[Any]]) -> Target:
         scales.append(scale)
     expected = [column.name for column in COLUMNS] + [name for name, _, _ in ALIASES]
     missing = tuple(name for name in expected if name not in names)
-    return Target(stream, tuple(columns), tuple(scales), missing)
+    return Target(stream, tuple(columns), tuple(scales), missing, frozenset(names))
 
 
 _TEXT = re.compile(r"(low_cardinality\()?(nullable\()?string\)*")
