@@ -7,15 +7,15 @@ import shutil
 import socket
 import ssl
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 from calltracker.trust import authority
 from cryptography.hazmat.primitives import serialization
 from e2e.harness import clean_environment
+from trust.servers import server
 
 HOSTS = ["api.openai.com", "*.openai.azure.com"]
 GOOD = ["api.openai.com", "mine.openai.azure.com"]
@@ -32,34 +32,6 @@ def ports(ca: authority.Authority, tmp_path_factory: pytest.TempPathFactory) -> 
     """For each name, the port of a server with a leaf for it, which the CA has signed."""
     with ExitStack() as stack:
         yield {name: stack.enter_context(server(ca, name, tmp_path_factory.mktemp("leaf"))) for name in (*GOOD, *BAD)}
-
-
-@contextmanager
-def server(ca: authority.Authority, name: str, folder: Path) -> Iterator[int]:
-    """A TLS server with a leaf for the name, which says ok to every request; its port."""
-    pem = folder / "leaf.pem"
-    pem.write_bytes(b"".join(authority.sign_leaf(ca, name)))
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(pem)
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def serve() -> None:
-        with suppress(OSError):  # the listener is closed at the end
-            while True:
-                plain, _ = listener.accept()
-                plain.settimeout(20)
-                with suppress(OSError), context.wrap_socket(plain, server_side=True) as secure:
-                    secure.recv(65536)
-                    secure.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        yield int(listener.getsockname()[1])
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join(30)
 
 
 # Each client, given name → port, tells which of the names it believes.

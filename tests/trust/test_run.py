@@ -1,4 +1,4 @@
-"""`llm-calls run` is not noticed by what it runs, and `llm-calls env` says the same to a shell."""
+"""`llm-calls run` is not noticed by what it runs, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from calltracker.capture.hosts import Hosts
-from calltracker.commands.env import render
-from calltracker.trust import child
-from e2e.harness import ROUTER
+from calltracker.trust import child, proxy
+from e2e.harness import ROUTER, clients_python
 from trust.command import Command
 
+CLIENTS = Path(__file__).with_name("clients")
 SHOW = "import json, os; print(json.dumps(dict(os.environ)))"
 
 
@@ -23,11 +23,11 @@ def test_exit_status_and_streams_are_the_programs(llm_calls: Command) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (42, "A\nB", "moan")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-def test_signals_reach_the_program(llm_calls: Command, number: signal.Signals) -> None:
+def test_signals_reach_the_program(llm_calls: Command) -> None:
     code = (
-        "import signal, sys\n"
-        f"signal.signal({int(number)}, lambda *_: sys.exit(7))\n"
+        "import os, signal, sys\n"
+        "def tell(number, _): os.write(1, b'%d\\n' % number); number == signal.SIGTERM and sys.exit(7)\n"
+        "for number in (signal.SIGUSR1, signal.SIGINT, signal.SIGHUP, signal.SIGTERM): signal.signal(number, tell)\n"
         "print('ready', flush=True)\n"
         "while True: signal.pause()"
     )
@@ -35,7 +35,9 @@ def test_signals_reach_the_program(llm_calls: Command, number: signal.Signals) -
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
-            process.send_signal(number)
+            for number in (signal.SIGUSR1, signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+                process.send_signal(number)
+                assert process.stdout.readline() == f"{int(number)}\n"
             assert process.wait(60) == 7
         finally:
             process.kill()
@@ -80,14 +82,27 @@ def test_entries_that_would_bypass_the_proxy_are_taken_out(entry: str) -> None:
     assert (kept[0], dropped) == ("kept.example", [entry])
 
 
-def test_env_without_a_proxy_says_what_to_do(llm_calls: Command) -> None:
-    done = llm_calls("env")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "no proxy is running" in done.stderr
+def test_the_proxy_of_one_program_is_found_by_no_other_and_ends_with_it(llm_calls: Command) -> None:
+    """Of two `run` at a time each has its own, so that the end of one is not that of the other's calls."""
+    show = "import os, sys; print(os.environ['HTTPS_PROXY'], flush=True); sys.stdin.read()"
+    words = ("run", "-s", ROUTER, "--", sys.executable, "-c", show)
+    with llm_calls.start(*words) as one, llm_calls.start(*words) as other:
+        try:
+            assert one.stdout is not None and other.stdout is not None
+            ports = [int(process.stdout.readline().rpartition(":")[2]) for process in (one, other)]
+            assert len(set(ports)) == 2
+            assert not (llm_calls.state / "proxy.json").exists()
+            one.communicate(timeout=60)
+            assert not proxy.answers("127.0.0.1", ports[0])
+            assert proxy.answers("127.0.0.1", ports[1])
+        finally:
+            one.kill()
+            other.communicate(timeout=60)
 
 
-def test_env_in_the_words_of_each_shell() -> None:
-    changes = child.Changes({"A": "it's $HOME"}, ("B",), ())
-    assert render(changes, "sh") == "unset B\nexport A='it'\"'\"'s $HOME'"
-    assert render(changes, "fish") == "set -e B\nset -gx A 'it\\'s $HOME'"
-    assert render(changes, "powershell").endswith("$Env:A = 'it''s $HOME'")
+def test_a_call_without_a_running_proxy(llm_calls: Command) -> None:
+    done = llm_calls.run(clients_python(), CLIENTS / "openai_python.py", "sync")
+    assert (done.returncode, done.stdout[:7]) == (0, "answer "), done.stderr
+    [row] = llm_calls.rows()
+    assert (row["request_url"], row["outcome"]) == ("https://api.openai.com/v1/chat/completions", "ok")
+    assert not list((llm_calls.state / "logs").iterdir())  # the proxy had nothing to say

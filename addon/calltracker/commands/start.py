@@ -22,6 +22,7 @@ from ..trust import authority, bundle, launch, proxy
 from .refusal import Refused
 
 OPENAI = "https://api.openai.com/v1"
+AZURE = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
 
 
 @click.command(context_settings={"ignore_unknown_options": False})
@@ -82,7 +83,7 @@ def start(
 
 @dataclass(frozen=True)
 class Reverse:
-    """The server behind a reverse proxy. mode: what mitmproxy is told of it; path: where its API begins."""
+    """The server behind a reverse proxy. mode: what mitmproxy is told of it; path: where its API begins, if said."""
 
     mode: str
     address: str
@@ -98,7 +99,14 @@ class Reverse:
         port = parts.port or (443 if parts.scheme == "https" else 80)
         usual = parts.scheme == "https" and port == 443
         address = name if usual else f"{name}:{port}"
-        return cls(f"{parts.scheme}://{name}:{port}", address, parts.path.rstrip("/") or "/v1")
+        return cls(f"{parts.scheme}://{name}:{port}", address, parts.path.rstrip("/"))
+
+    def variables(self, url: str) -> list[str]:
+        """What an app is given in its environment, each of which will do, where this proxy is at `url`."""
+        if self.address.endswith(AZURE):
+            path = self.path or "/openai/v1"
+            return [f"AZURE_OPENAI_ENDPOINT={url}", f"OPENAI_BASE_URL={url}{path}"]
+        return [f"OPENAI_BASE_URL={url}{self.path or '/v1'}"]
 
 
 def _authority(hosts: Hosts) -> authority.Authority:
@@ -156,7 +164,8 @@ def _welcome(
     reached = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     url, command = f"http://{reached}:{port}", _command()
     if server:
-        lines = [("Set in your app", f"OPENAI_BASE_URL={url}{server.path}")]
+        titles = ("Set in your app", "or, for Azure's v1 API")
+        lines = list(zip(titles, server.variables(url), strict=False))
     else:
         lines = [
             ("Run an app through it", f"{command} run -- python app.py"),
