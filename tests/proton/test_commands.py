@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import filelock
 import pytest
-from calltracker import paths
+from calltracker import journal, paths
 from calltracker.call import COLUMNS
 from calltracker.cli import main
-from calltracker.proton import schema
-from calltracker.proton.exporter import lock_path
+from calltracker.proton import outbox, schema
+from calltracker.proton.exporter import Exporter, lock_path
 from click.testing import CliRunner, Result
 from proton_driver import Client
 from standin.authority import Authority
 
-from .conftest import QUICK, fill, left
+from .conftest import QUICK, fill, left, make_call, wait_for
 from .server import Say, Server
 
 EIGHT = """CREATE STREAM llm_calls (
@@ -73,7 +79,8 @@ def test_deliver_and_status(run: Run, server: Server, path: Path) -> None:
     ends(run("status", port=server.port), 0, "delivered    0 of 250 rows", "waiting      250")
     ends(run("deliver", port=server.port), 0, "250 rows delivered")
     assert [row[0] for row in server.rows("llm_calls", "call_id")] == ids
-    ends(run("status", port=server.port), 0, "delivered    250 of 250 rows", "waiting      0", "refused      0")
+    done = ("delivered    250 of 250 rows", "waiting      0", "refused      0", "stream       has every column")
+    ends(run("status", port=server.port), 0, *done)
     ends(run("deliver", port=server.port), 0, "0 rows delivered")
 
 
@@ -95,6 +102,29 @@ def test_refused_rows_are_set_apart_and_tried_again(run: Run, server: Server, pa
     again = run("deliver", "--refused", port=server.port)
     assert "1 refused rows wait again" in again.stdout
     ends(again, 1, "refused")
+
+
+def test_status_counts_what_was_to_go_to_proton(run: Run, server: Server, path: Path) -> None:
+    """Rows that were recorded while no Proton was configured are not delivered, and are not said to be."""
+    with contextlib.closing(journal.connect(path)) as connection, journal.transaction(connection):
+        journal.add(connection, [make_call(number) for number in range(7)], for_proton=False)
+    fill(path, 3)
+    ends(run("deliver", port=server.port), 0, "3 rows delivered")
+    ends(run("status", port=server.port), 0, "delivered    3 of 3 rows")
+
+
+def test_status_tells_the_last_error(run: Run, server: Server, path: Path, export: Callable[..., Exporter]) -> None:
+    fill(path, 3)
+    server.stop()
+    export(server.port)
+    connection = journal.connect_to_read(path)
+    wait_for(lambda: "error" in outbox.notes(connection))
+    server.start()
+    ends(run("status", port=server.port), 0, "last error", "nothing listens")
+    wait_for(lambda: not left(path))
+    wait_for(lambda: "recovered" in outbox.notes(connection))
+    connection.close()
+    ends(run("status", port=server.port), 0, "last error", "delivered again since")
 
 
 def test_an_outage_is_one_line_and_keeps_the_rows(run: Run, server: Server, path: Path) -> None:
@@ -122,6 +152,8 @@ def test_two_do_not_deliver_one_journal(run: Run, server: Server, path: Path) ->
         ({"secure": "maybe"}, "PROTON_SECURE"),
         ({"url": "http://h:8463"}, "PROTON_URL"),
         ({"ca_certs": "/nowhere.pem", "secure": "on"}, "PROTON_CA_CERTS"),
+        ({"ca_certs": __file__, "secure": "on"}, "holds no certificate"),
+        ({"ca_certs": __file__}, "PROTON_SECURE=true"),
     ],
 )
 @pytest.mark.parametrize("command", ["init", "status", "deliver"])
@@ -139,7 +171,7 @@ def test_wrong_password_database_and_rights(run: Run) -> None:
     with Server() as server:
         ends(run("init", port=server.port, database="other"), 1, "PROTON_DATABASE")
     with Server(may_create=False) as server:
-        ends(run("init", port=server.port), 1, "Not enough privileges")
+        ends(run("init", port=server.port), 1, "Not enough privileges", "sql/proton/create_stream.sql")
 
 
 def test_a_column_of_another_type(run: Run, server: Server) -> None:
@@ -173,12 +205,41 @@ def test_tls_is_verified(run: Run, path: Path, tmp_path: Path) -> None:
 def test_tls_for_another_name_is_not_trusted(run: Run, tmp_path: Path) -> None:
     ours = Authority(tmp_path / "ours", ["proton.example"])
     with Server(tls=ours.context([])) as server:
-        ends(run("init", port=server.port, secure="on", ca_certs=ours.root), 1, "is not trusted")
+        ends(run("init", port=server.port, secure="on", ca_certs=ours.root), 1, "is not trusted", "set PROTON_HOST")
     assert server.queries == []
+
+
+def test_tls_that_has_expired_is_not_trusted(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    past = SimpleNamespace(now=lambda zone: datetime.now(zone) - timedelta(days=60))
+    monkeypatch.setattr("standin.authority.datetime", SimpleNamespace(datetime=past, UTC=UTC))
+    ours = Authority(tmp_path / "ours", ["127.0.0.1"])
+    with Server(tls=ours.context([])) as server:
+        ends(run("init", port=server.port, secure="on", ca_certs=ours.root), 1, "expired", "renew it")
 
 
 def test_tls_with_a_port_that_has_none(run: Run, server: Server) -> None:
     ends(run("init", port=server.port, secure="on"), 1, "no TLS with", "PROTON_SECURE")
+
+
+def test_no_tls_with_a_port_that_has_it(run: Run, tmp_path: Path) -> None:
+    with Server(tls=Authority(tmp_path / "ours", ["127.0.0.1"]).context([])) as server:
+        ends(run("init", port=server.port), 1, "PROTON_SECURE")
+
+
+def test_a_port_that_says_nothing(run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        ends(run("init", port=silent.getsockname()[1], timeout=0.1), 1, "says nothing", "PROTON_PORT")
+
+
+def test_a_port_that_speaks_http(run: Run) -> None:
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as http:
+        http.RequestHandlerClass.log_message = lambda *_: None  # type: ignore[method-assign,assignment]
+        threading.Thread(target=http.handle_request).start()
+        ends(run("init", port=http.server_port), 1, "does not speak Proton's native protocol", "PROTON_PORT")
+
+
+def test_a_host_that_does_not_exist(run: Run) -> None:
+    ends(run("init", host="no-such-host.invalid"), 1, "there is no host", "PROTON_HOST")
 
 
 def test_the_file_creates_what_init_creates(server: Server) -> None:

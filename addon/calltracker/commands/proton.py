@@ -85,6 +85,8 @@ def status(file: Path | None) -> None:
             click.echo("stream       not there yet: the first row creates it, or llm-calls proton init")
         elif missing := schema.compare(settings.stream, described).missing:
             click.echo(f"stream       lacks {', '.join(missing)}: see llm-calls proton init")
+        else:
+            click.echo("stream       has every column")
 
 
 @proton.command()

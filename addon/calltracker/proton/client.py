@@ -39,9 +39,14 @@ _TROUBLE_CODES = frozenset(
     | {425, 439, 497, 516, 573, 574, 999, 2003}
 )
 _IDS_A_QUERY = 1000
+# OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and _IP_ADDRESS_MISMATCH; _CERT_NOT_YET_VALID and _CERT_HAS_EXPIRED
+_WRONG_NAME, _WRONG_TIME = (62, 64), (9, 10)
 _SHOWN_WITHIN_SECONDS = 10.0  # a Proton 3.x creates streams in the background
 
 T = TypeVar("T")
+
+
+_BROKEN = (OSError, EOFError, errors.NetworkError, errors.SocketTimeoutError)  # what a connection fails with
 
 
 class Failure(Exception):
@@ -111,17 +116,23 @@ class Proton:
             # The driver's own context verifies nothing, whatever it is told (0.3.0 sets `options`).
             self._client.connection._create_ssl_context = lambda _: _tls(settings)
         self._connect_error: OSError | None = None
-        self._open_socket = self._client.connection._create_socket
-        self._client.connection._create_socket = self._connect
+        self._greeted = False  # the server of this connection has said that it is one
+        connection = self._client.connection
+        self._open_socket, connection._create_socket = connection._create_socket, self._connect
+        self._receive_hello, connection.receive_hello = connection.receive_hello, self._hello
 
     def _connect(self, host: str, port: int) -> Any:
         """Open a socket; remember why that failed, of which the driver keeps only the words."""
-        self._connect_error = None
+        self._connect_error, self._greeted = None, False
         try:
             return self._open_socket(host, port)
         except OSError as error:
             self._connect_error = error
             raise
+
+    def _hello(self) -> None:
+        self._receive_hello()
+        self._greeted = True
 
     def close(self) -> None:
         """Close the connection; the next call opens a new one."""
@@ -278,6 +289,8 @@ class Proton:
         """Say in one line what an error of the driver means and what to do."""
         if isinstance(error, errors.NetworkError) and self._connect_error is not None:
             return _explain_connect(self._connect_error, self._settings)
+        if not self._greeted and isinstance(error, _BROKEN):
+            return _explain_silence(error, self._settings)
         return _explain(error, self._settings)
 
 
@@ -287,11 +300,12 @@ def _explain(error: BaseException, settings: Settings) -> str:
     known = {
         516: f"Proton at {where} refuses user {settings.user!r}: check PROTON_USER and PROTON_PASSWORD",
         81: f"Proton at {where} has no database {settings.database!r}: create it, or set PROTON_DATABASE",
-        _NO_PRIVILEGE: f"Proton's user {settings.user!r} lacks a right: {said}",
+        _NO_PRIVILEGE: f"Proton's user {settings.user!r} lacks a right; grant it, or have the stream made by one who"
+        f" has it, from sql/proton/create_stream.sql: {said}",
         _UNKNOWN_STREAM: f"Proton has no stream {settings.stream!r}: run `llm-calls proton init`",
         _NO_SUCH_COLUMN: f"Proton's stream {settings.stream!r} has changed: {said}",
-        102: f"{where} does not speak Proton's native protocol: set PROTON_PORT (8463, or 9440 with TLS)",
-        2514: f"Proton takes records of at most 10 MiB: {said}",
+        102: f"{where} does not speak Proton's native protocol: check PROTON_PORT and PROTON_SECURE (9440 has TLS)",
+        2514: f"Proton takes records of at most 10 MiB; keep less of bodies by LLM_CALLS_BODY_LIMIT: {said}",
         243: f"Proton's disk is full: {said}",
     }
     if code in known:
@@ -300,7 +314,7 @@ def _explain(error: BaseException, settings: Settings) -> str:
         return f"Proton at {where} says (code {code}): {said}"
     if isinstance(error, (TimeoutError, errors.SocketTimeoutError)):
         return f"Proton at {where} does not answer in time"
-    if isinstance(error, (OSError, EOFError, errors.NetworkError)):
+    if isinstance(error, _BROKEN):
         return f"the connection to Proton at {where} broke: {said or type(error).__name__}"
     return f"Proton at {where}: {type(error).__name__}: {said}"
 
@@ -308,10 +322,7 @@ def _explain(error: BaseException, settings: Settings) -> str:
 def _explain_connect(error: OSError, settings: Settings) -> str:
     where = settings.address
     if isinstance(error, ssl.SSLCertVerificationError):
-        return (
-            f"the certificate of {where} is not trusted ({error.verify_message}): "
-            "set PROTON_CA_CERTS to its CA, or PROTON_VERIFY=false"
-        )
+        return f"the certificate of {where} is not trusted ({error.verify_message}): {_certificate_advice(error)}"
     if isinstance(error, ssl.SSLError):
         return f"no TLS with {where} ({error.reason or error}): check PROTON_PORT and PROTON_SECURE"
     if isinstance(error, socket.gaierror):
@@ -321,6 +332,25 @@ def _explain_connect(error: OSError, settings: Settings) -> str:
     if isinstance(error, TimeoutError):
         return f"{where} does not answer: check PROTON_HOST and PROTON_PORT, or a firewall between"
     return f"no connection to {where} ({error.strerror or error}): check PROTON_HOST and PROTON_PORT"
+
+
+def _explain_silence(error: BaseException, settings: Settings) -> str:
+    """A connection that failed before the server had said what it is."""
+    if isinstance(error, (TimeoutError, errors.SocketTimeoutError)):
+        what = "takes a connection and says nothing"
+    else:
+        what = "breaks off before it says that it is a Proton"
+    return (
+        f"{settings.address} {what}: if that lasts, check PROTON_PORT and PROTON_SECURE (9440 has TLS, 8463 has none)"
+    )
+
+
+def _certificate_advice(error: ssl.SSLCertVerificationError) -> str:
+    if error.verify_code in _WRONG_NAME:
+        return "set PROTON_HOST to a name that it has"
+    if error.verify_code in _WRONG_TIME:
+        return "renew it, or set this machine's clock"
+    return "set PROTON_CA_CERTS to its CA, or PROTON_VERIFY=false"
 
 
 def _first_line(error: BaseException) -> str:

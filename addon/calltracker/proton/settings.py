@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -66,13 +66,24 @@ class Settings:
                 raise SettingsError(f"{name}: {value!r} is not a name; use letters, digits and underscores")
         if not self.user:
             raise SettingsError("PROTON_USER: empty; leave it unset for Proton's own user 'default'")
-        if self.ca_certs and not Path(self.ca_certs).is_file():
-            raise SettingsError(f"PROTON_CA_CERTS: there is no file {self.ca_certs}; give a PEM file with the CA")
-        if self.ca_certs and not self.secure:
-            raise SettingsError("PROTON_CA_CERTS: set without TLS; add PROTON_SECURE=true, or take it away")
+        if self.ca_certs:
+            self._check_ca_certs()
         for limit in _LIMITS:
             if getattr(self, limit) <= 0:
                 raise SettingsError(f"PROTON_{limit.upper()}: must be above 0")
+
+    def _check_ca_certs(self) -> None:
+        if not self.secure:
+            raise SettingsError("PROTON_CA_CERTS: set without TLS; add PROTON_SECURE=true, or take it away")
+        try:
+            ssl.create_default_context(cafile=self.ca_certs)
+        except ssl.SSLError:
+            raise SettingsError(
+                f"PROTON_CA_CERTS: {self.ca_certs} holds no certificate in PEM; give the CA's"
+            ) from None
+        except OSError as error:
+            reason = error.strerror or error
+            raise SettingsError(f"PROTON_CA_CERTS: {self.ca_certs}: {reason}; give a PEM file with the CA") from None
 
     @property
     def address(self) -> str:
