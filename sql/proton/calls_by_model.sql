@@ -4,7 +4,7 @@ SELECT
   operation,
   count() AS calls,
   count_if(outcome != 'ok') AS failed,
-  count_if(stream) AS streamed,
+  count_if(`stream`) AS streamed,
   min(request_time) AS first_call,
   max(request_time) AS last_call
 FROM table(llm_calls)

@@ -1,6 +1,8 @@
 -- Live: minutes in which five calls or more to a host failed, and at least half of all to it; the query never ends.
--- A window is told when a later call has ended. Add, to wait for what was delivered late,
+-- A window is told when a later call has ended, and what comes after that is left out of it. Where several proxies share
+-- the stream, add as the last line, to wait for the slower ones,
 --   Proton 1.6: EMIT STREAM AFTER WATERMARK WITH DELAY 5s
+--   Proton 3.x: EMIT AFTER WINDOW CLOSE WITH DELAY 5s      (untested here)
 SELECT
   window_start,
   server_address,

@@ -5,7 +5,7 @@ WITH answers AS (
     coalesce(output_tokens, 0) - coalesce(reasoning_tokens, 0) AS tokens,
     date_diff('ms', first_token_time, response_time) AS duration
   FROM table(llm_calls)
-  WHERE stream AND outcome = 'ok' AND first_token_time IS NOT NULL
+  WHERE `stream` AND outcome = 'ok' AND first_token_time IS NOT NULL
 ), speeds AS (
   SELECT model, (tokens - 1) * 1000.0 / duration AS speed
   FROM answers

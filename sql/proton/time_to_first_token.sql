@@ -2,7 +2,7 @@
 WITH waits AS (
   SELECT request_model AS model, date_diff('ms', request_time, first_token_time) AS wait
   FROM table(llm_calls)
-  WHERE stream AND first_token_time IS NOT NULL
+  WHERE `stream` AND first_token_time IS NOT NULL
 )
 SELECT
   model,

@@ -16,10 +16,11 @@ def test_compose_is_well_formed_and_its_files_are_there() -> None:
     services = YAML(typ="safe").load(FOLDER / "compose.yaml")["services"]
     assert services["proton"]["environment"]["TELEMETRY_ENABLED"] == "false"
     for service in services.values():
-        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+        assert all(name in services for name in service.get("depends_on", {}))
         for volume in service["volumes"]:
             source = volume.split(":")[0]
-            assert not source.startswith("./") or (FOLDER / source).is_file()
+            assert not source.startswith(".") or (FOLDER / source).is_file()
 
 
 def test_grafana_finds_its_data_source() -> None:

@@ -1,9 +1,8 @@
--- Fills llm_calls_per_minute (see rollup_stream.sql) from the calls that come from now on, minute after minute.
+-- Proton 1.6: fills llm_calls_per_minute (see rollup_stream.sql) from the calls that come from now on.
 --
--- Calls that are delivered late, after an outage, belong to minutes that are over and are left out of the rollup, not of
--- the stream: what must be complete is asked of table(llm_calls).
--- To wait for them a while, add as the last line,
---   Proton 1.6: EMIT STREAM AFTER WATERMARK WITH DELAY 5s
+-- Each minute is left open for five seconds more, for calls that another proxy delivers a little later. Calls that come
+-- later still, after an outage, are left out of the rollup, not of the stream: what must be complete is asked of
+-- table(llm_calls).
 CREATE MATERIALIZED VIEW IF NOT EXISTS llm_calls_rollup INTO llm_calls_per_minute AS
 SELECT
   window_start AS minute,
@@ -18,3 +17,4 @@ SELECT
   max(date_diff('ms', request_time, response_time)) AS latency_max
 FROM tumble(llm_calls, response_time, 1m)
 GROUP BY window_start, window_end, request_model, outcome
+EMIT STREAM AFTER WATERMARK WITH DELAY 5s
