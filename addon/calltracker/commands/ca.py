@@ -17,7 +17,7 @@ from ..trust.stores import STORES, proof, usual
 from ..trust.stores.store import RealRunner, Store, StoreError
 from .refusal import Refused
 
-dry_run_option = click.option("--dry-run", is_flag=True, help="Print the commands, change nothing.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Print the commands, change no store.")
 folder_option = click.option(
     "--ca",
     "folder",
@@ -85,6 +85,8 @@ def _hosts() -> list[str]:
 
 def _install(stores: list[Store], dry_run: bool, folder: Path | None) -> None:
     trusted = _other(folder.expanduser()) if folder else authority.ensure(_folder(), _hosts())
+    for warning in trusted.warnings():
+        click.echo(f"llm-calls: {warning}", err=True)
     if trusted.permitted is None:
         click.echo(
             f"llm-calls: {trusted.root_path} can vouch for every site: whoever gets its key can read all", err=True
@@ -93,22 +95,40 @@ def _install(stores: list[Store], dry_run: bool, folder: Path | None) -> None:
     places = [(store, place) for store in stores for place in store.places()]
     if not places:
         raise StoreError("no such trust store is on this machine; `llm-calls run` needs none")
+    failed = []
     for store, place in places:
         entry = _entry(trusted, store.name, place)
-        for old in manifest.entries:  # a CA of ours that this one replaces
-            replaced = old.name.startswith(authority.OWN) and old.sha256 != entry.sha256 and folder is None
-            if replaced and (old.store, old.place) == (store.name, place):
-                manifest = _take_out(manifest, old, runner, dry_run)
-        known = entry.key in {each.key for each in manifest.entries}
-        if not dry_run:
-            manifest = manifest.add(entry)  # before the change: a change without an entry could not be undone
-        if not (known and store.holds(entry, trusted.root_path, runner)):
-            store.install(entry, trusted.root_path, runner)
-        if not dry_run:
-            found = proof.prove(store, entry, trusted, runner)
-            if not found.trusted:
-                raise StoreError(f"{store.name}: {place} took {entry.name}, and then: {found.words}")
-            click.echo(f"installed {entry.name} in {store.name}: {place}: {found.words}")
+        try:
+            manifest, words = _put_in(manifest, store, entry, trusted, runner)
+        except StoreError as error:
+            failed.append(f"{store.name}: {place}: {error}")
+            manifest = Manifest.read(manifest.folder)  # with the entry, which says what uninstall has to look for
+            continue
+        if words:
+            click.echo(f"installed {entry.name} in {store.name}: {place}: {words}")
+    if failed:
+        raise StoreError("; ".join(failed))
+
+
+def _put_in(
+    manifest: Manifest, store: Store, entry: Entry, trusted: authority.Authority, runner: RealRunner
+) -> tuple[Manifest, str]:
+    """Put a CA into a store in the place of an older one of ours; the manifest after that, and how it was proved."""
+    for old in manifest.entries:
+        replaced = entry.name.startswith(authority.OWN) and old.name.startswith(authority.OWN)
+        if replaced and (old.store, old.place) == (entry.store, entry.place) and old.sha256 != entry.sha256:
+            manifest = _take_out(manifest, old, runner)
+    known = entry.key in {each.key for each in manifest.entries}
+    if not runner.dry_run:
+        manifest = manifest.add(entry)  # before the change: a change without an entry could not be undone
+    if not (known and store.holds(entry, trusted.root_path, runner)):
+        store.install(entry, trusted.root_path, runner)
+    if runner.dry_run:
+        return manifest, ""
+    found = proof.prove(store, entry, trusted, runner)
+    if not found.trusted:
+        raise StoreError(f"{entry.name} was put in, and then: {found.words}")
+    return manifest, found.words
 
 
 def _uninstall(delete: bool, dry_run: bool) -> None:
@@ -116,7 +136,7 @@ def _uninstall(delete: bool, dry_run: bool) -> None:
     failed = []
     for entry in reversed(manifest.entries):
         try:
-            manifest = _take_out(manifest, entry, runner, dry_run)
+            manifest = _take_out(manifest, entry, runner)
         except StoreError as error:
             failed.append(str(error))
             continue
@@ -131,10 +151,10 @@ def _uninstall(delete: bool, dry_run: bool) -> None:
             click.echo(f"deleted {path}")
 
 
-def _take_out(manifest: Manifest, entry: Entry, runner: RealRunner, dry_run: bool) -> Manifest:
+def _take_out(manifest: Manifest, entry: Entry, runner: RealRunner) -> Manifest:
     with proof.certificate(entry, manifest.folder) as certificate:
         STORES[entry.store].uninstall(entry, certificate, runner)
-    return manifest if dry_run else manifest.remove(entry)
+    return manifest if runner.dry_run else manifest.remove(entry)
 
 
 def _status(folder: Path | None) -> None:

@@ -35,10 +35,24 @@ AZURE = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azur
     metavar="URL",
     help=f"Stand in for this server, so that apps need no CA but its address as OPENAI_BASE_URL: {OPENAI}, …",
 )
+@click.option(
+    "--ca",
+    "folder",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Sign with another CA than llm-calls' own: mitmproxy's is in ~/.mitmproxy.",
+)
 @click.option("--web", is_flag=True, help="Run mitmweb, which shows the flows in a browser.")
 @click.argument("mitmproxy", nargs=-1, type=click.UNPROCESSED)
 def start(
-    port: int, host: str, journal: str, hosts: str, reverse: str | None, web: bool, mitmproxy: tuple[str, ...]
+    port: int,
+    host: str,
+    journal: str,
+    hosts: str,
+    reverse: str | None,
+    folder: Path | None,
+    web: bool,
+    mitmproxy: tuple[str, ...],
 ) -> None:
     """Start the proxy that makes a row of every call to OpenAI.
 
@@ -51,7 +65,7 @@ def start(
             hosts = ",".join(filter(None, [hosts or environ.get("LLM_CALLS_HOSTS", ""), server.address]))
         chosen = settings.read({"llm_calls_hosts": hosts, "llm_calls_journal": journal}, environ)
         _check_free(host, port)
-        trusted = _authority(chosen.capture.hosts)
+        trusted = _authority(chosen.capture.hosts, folder)
         options = {
             "listen_host": host,
             "listen_port": str(port),
@@ -109,7 +123,12 @@ class Reverse:
         return [f"OPENAI_BASE_URL={url}{self.path or '/v1'}"]
 
 
-def _authority(hosts: Hosts) -> authority.Authority:
+def _authority(hosts: Hosts, folder: Path | None) -> authority.Authority:
+    if folder:
+        try:
+            return authority.read(folder.expanduser())
+        except FileNotFoundError as error:
+            raise Refused(f"--ca: there is no CA in {folder}: mitmproxy makes one there at its first start") from error
     names = [f"*.{host.name}" if host.subdomains else host.name for host in hosts.patterns]
     return authority.ensure(state_folder() / "ca", names)
 

@@ -8,12 +8,19 @@ from ..handshake import Client
 from ..manifest import Entry
 from .store import Runner, first
 
-SHARED = ("~/.pki/nssdb", "~/.local/share/pki/nssdb", "~/snap/chromium/current/.pki/nssdb")
+SHARED = (
+    "~/.pki/nssdb",
+    "~/.local/share/pki/nssdb",  # Chromium, where the one before does not exist
+    "~/snap/chromium/current/.pki/nssdb",
+    "~/.var/app/org.chromium.Chromium/.pki/nssdb",
+    "~/.var/app/com.google.Chrome/.pki/nssdb",
+)
 PROFILES = (
     "~/.mozilla/firefox",
     "~/.config/mozilla/firefox",  # since Firefox 147
     "~/snap/firefox/common/.mozilla/firefox",
     "~/.var/app/org.mozilla.firefox/.mozilla/firefox",
+    "~/.var/app/org.mozilla.firefox/config/mozilla/firefox",
     "~/Library/Application Support/Firefox/Profiles",
 )
 DATABASE = "cert9.db"

@@ -41,7 +41,7 @@ def prove(store: Store, entry: Entry, ca: Authority, runner: Runner) -> Proof:
     if trusted:
         return Proof(True, f"trusted, as a TLS handshake by {client.program} proves")
     return Proof(
-        False, f"there, but {client.program} refuses the CA in a TLS handshake: `llm-calls ca uninstall`, retry"
+        False, f"there, but {client.program} refuses it in a TLS handshake: uninstall it, and install it again"
     )
 
 
