@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import signal
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from e2e.harness import Client, Proxy, until
-from proton.server import Server
+from proton.server import Drop, Server
 
 CHAT = "/v1/chat/completions"
 BODY = {"model": "gpt-5", "messages": []}
@@ -75,17 +79,70 @@ def test_what_was_not_delivered_is_at_the_next_start(make_proxy: Any, proton: Se
     until(lambda: proton.count() == 5, what=lambda: again.log)
 
 
-def test_workers_are_killed_and_each_row_arrives_once(make_proxy: Any, proton: Server) -> None:
-    proxy = make_proxy(environment=environment(proton))
-    for _ in range(5):
-        call(proxy, 20)
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-                if parent == proxy.process.pid:
-                    os.kill(int(folder.name), signal.SIGKILL)
-            except OSError:
-                continue
-    until(lambda: proton.count() >= 100, 60, lambda: f"{proton.count()} {proxy.log}")
-    ids = proton.rows("llm_calls", "call_id")
-    assert len(ids) == len(set(ids)) == 100
+class Load:
+    """An app that calls all the while, and goes on when a proxy is gone. `answered` counts whole answers."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self.proxy = proxy
+        self.answered = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            with contextlib.suppress(OSError, ConnectionError), Client(self.proxy, "api.openai.com") as client:
+                while not self._stop.wait(0.01):
+                    answer = client.request("POST", CHAT, BODY)
+                    if not answer.complete:
+                        break
+                    self.answered += answer.status == 200
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def kill_workers(proxy: Proxy) -> None:
+    for pid in proxy.children():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_killed_while_delivering_and_through_outages(make_proxy: Any, proton: Server, tmp_path: Path) -> None:
+    """Worker and proxy are killed at random instants, Proton goes away, and takes rows without saying so."""
+    settings = {"environment": environment(proton), "folder": tmp_path / "p"}
+    keeps_silent = threading.Event()
+
+    def hook(stage: str, stream: str, rows: int) -> None:
+        if stage == "applied" and keeps_silent.is_set():
+            keeps_silent.clear()
+            raise Drop
+
+    proton.hook = hook
+    with Load(make_proxy(**settings)) as load:
+        for turn in range(20):
+            before = proton.count()
+            until(lambda before=before: proton.count() > before, 60, lambda: load.proxy.log)
+            time.sleep(random.uniform(0, 0.05))  # any instant
+            if turn % 5 == 4:
+                load.proxy.kill()
+                load.proxy = make_proxy(**settings)
+            elif turn % 2:
+                kill_workers(load.proxy)
+            elif turn % 4:
+                keeps_silent.set()
+            else:
+                proton.stop()
+                kill_workers(load.proxy)
+                proton.start()
+    load.proxy.wait_rows(lambda rows: sum(row["outcome"] == "ok" for row in rows) >= load.answered)
+    assert load.answered > 100
+
+    def delivered() -> list[str]:
+        return sorted(row[0] for row in proton.rows("llm_calls", "call_id"))
+
+    until(lambda: delivered() == sorted(row["call_id"] for row in load.proxy.rows()), 60, lambda: load.proxy.log)
