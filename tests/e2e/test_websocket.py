@@ -139,12 +139,16 @@ def test_a_long_session_does_not_grow_the_proxy(proxy: Proxy, client: Client) ->
         socket.send({"type": "response.create"})
         socket.until("response.done")
 
-    upload(50)
-    before = _resident(proxy.process.pid)
-    upload(600)
-    assert _resident(proxy.process.pid) - before < 20 << 20  # of 60 MB that passed
+    # What an allocator keeps for itself grows for a while and differs between versions, so that a bound on the whole
+    # growth proves nothing: but if anything of the messages stayed, each window would add its 20 MB.
+    windows = []
+    for _ in range(4):
+        before = _resident(proxy.process.pid)
+        upload(200)
+        windows.append(_resident(proxy.process.pid) - before)
+    assert min(windows[1:]) < 2 << 20, windows
     socket.close()
     until(lambda: any(row["operation"] == "realtime.session" for row in proxy.rows()))
     [session] = [row for row in proxy.rows() if row["operation"] == "realtime.session"]
-    assert session["request_bytes"] > 65_000_000
+    assert session["request_bytes"] > 80_000_000
     assert len(session["request_content"]) < 2 << 20

@@ -30,7 +30,7 @@ def said():
 
 
 @pytest.fixture(params=[False, True], ids=["process", "power"])
-def spool(tmp_path, said, request):
+async def spool(tmp_path, said, request):
     running = Spool(tmp_path / "a" / "spool", limit=1 << 30, fsync=request.param, say=said.append)
     running.start()
     yield running
@@ -60,6 +60,23 @@ def test_what_nobody_waits_for_is_written_at_the_end(spool):
     spool.put(record(b"y"))
     spool.stop(5)
     assert [len(data) for data in written(spool)] == [300_000, 1]
+
+
+async def test_what_nobody_waits_for_is_written_after_a_moment(spool):
+    spool.put(record(b"x"))
+    async with asyncio.timeout(10):
+        while not written(spool):
+            await asyncio.sleep(0.01)
+    assert written(spool) == [b"x"]
+
+
+async def test_much_that_nobody_waits_for_does_not_wait_in_memory(tmp_path, said):
+    spool = Spool(tmp_path / "spool", limit=1 << 30, fsync=False, say=said.append)
+    spool.start()
+    for number in range(1, 200):
+        spool.put(record(b"x" * 10_000))
+        assert len(written(spool)) * 10_000 >= number * 10_000 - spool_module.CROWD_BYTES
+    spool.stop(5)
 
 
 def test_segments_are_begun_anew(spool, monkeypatch):
@@ -104,7 +121,7 @@ def test_one_that_cannot_be_encoded_does_not_harm_the_others(spool, said):
     assert "no" in said[0]
 
 
-def test_the_limit_on_what_waits_holds(tmp_path, said, monkeypatch):
+async def test_the_limit_on_what_waits_holds(tmp_path, said, monkeypatch):
     monkeypatch.setattr(spool_module, "SEGMENT_BYTES", 1000)
     spool = Spool(tmp_path / "spool", limit=5000, fsync=False, say=said.append)
     spool.start()

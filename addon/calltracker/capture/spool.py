@@ -4,10 +4,10 @@ Each run of a proxy has a folder of its own, which only this process appends to.
 hands: it survives the end of the process, however that comes. No locks between processes, no database: nothing that a
 reader, the worker or another program does can make the proxy wait.
 
-What is handed over is written by a thread of its own, in groups. A call that must not go on before its records are
-written asks for that: on a disk that answers at once they are written there and then, which costs a tenth of waking
-the thread; when there is much to write, when the disk was slow, or when each write is flushed to the platter, the
-thread writes, and the call awaits it for a bounded time.
+What is handed over is written in groups: when a call must not go on before its records are written, when much waits,
+or after a moment. On a disk that answers at once that is done there and then, in the event loop, which costs a tenth of
+waking a thread and never waits for one; when one call has much to write, when the disk was slow, or when each write is
+flushed to the platter, a thread of its own writes, and the call awaits it for a bounded time.
 
 A segment is closed when it is large enough; the worker removes it when all it holds is in the journal. The run's folder
 is locked for as long as the proxy lives, so that anybody can tell a run that ended from one that is under way.
@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 
 from filelock import FileLock
 
@@ -36,7 +36,9 @@ SEGMENT_SUFFIX = ".spool"
 SEGMENT_BYTES = 16 * 1024 * 1024
 QUEUE_BYTES = 64 * 1024 * 1024  # what may wait in memory while the disk does not answer
 LINGER_SECONDS = 0.05  # how long data may wait that nobody waits for
+CROWD_BYTES = 128 * 1024  # so much of that is written at once, so that an upload does not wait in memory
 BLINK_SECONDS = 0.02  # a disk that takes longer for a small write is left to the thread
+FIRST_PAUSE = 0.25  # seconds for which it is; doubled each time, up to CALM_SECONDS: it may have been the scheduler
 DIRECT_BYTES = 256 * 1024  # more than this is left to the thread
 PATIENCE_SECONDS = 0.25  # how long a flow waits for a disk that does not answer
 CALM_SECONDS = 10.0  # after so long without a failure, or a slow answer, the disk is well again
@@ -82,11 +84,15 @@ class Spool:
         self._entries: deque[Entry] = deque()
         self._waiting_bytes = 0
         self._writing = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lingering = False  # a timer of the loop will see to what waits
         self._wake: SimpleQueue[None] = SimpleQueue()
+        self._awake = False  # the writer has been woken, and has not begun to write
         self._stopping = False
         self._closed = False
         self._stalled = False
         self._slow_until = 0.0
+        self._pause = 0.0
         self._file = -1
         self._segment = 0
         self._offset = 0
@@ -96,7 +102,11 @@ class Spool:
         self._thread = threading.Thread(target=self._work, name="llm-calls spool", daemon=True)
 
     def start(self) -> None:
-        """Open the run's folder and start the writer. A folder that cannot be written is tried again, and said once."""
+        """Open the run's folder and start the writer, from the event loop that will hand over.
+
+        A folder that cannot be written is tried again, and said once.
+        """
+        self._loop = asyncio.get_running_loop()
         self._open_or_complain()
         self._thread.start()
 
@@ -105,11 +115,28 @@ class Spool:
     def has_room(self) -> bool:
         return self._waiting_bytes < QUEUE_BYTES
 
-    def put(self, entry: Entry, *, soon: bool = False) -> None:
-        """Hand over. `soon`: wake the writer now."""
+    def put(self, entry: Entry) -> None:
+        """Hand over; it is written within LINGER_SECONDS, sooner when much waits or somebody waits for it."""
         self._waiting_bytes += entry.size
         self._entries.append(entry)
-        if soon:
+        if self._waiting_bytes > CROWD_BYTES:
+            self._write_soon()
+        elif not self._lingering and self._loop is not None:
+            self._lingering = True
+            self._loop.call_later(LINGER_SECONDS, self._lingered)
+
+    def _lingered(self) -> None:
+        self._lingering = False
+        if self._entries:
+            self._write_soon()
+
+    def _write_soon(self) -> None:
+        if not self._written_directly():
+            self._wake_writer()
+
+    def _wake_writer(self) -> None:
+        if not self._awake:
+            self._awake = True
             self._wake.put(None)
 
     async def committed(self) -> None:
@@ -119,7 +146,8 @@ class Spool:
         loop = asyncio.get_running_loop()
         written: asyncio.Future[None] = loop.create_future()
         timer = loop.call_later(PATIENCE_SECONDS, self._give_up, written)
-        self.put(Entry(_nothing, done=lambda: _resolve_soon(loop, written)), soon=True)
+        self._entries.append(Entry(_nothing, done=lambda: _resolve_soon(loop, written)))
+        self._wake_writer()
         await written
         timer.cancel()
 
@@ -130,7 +158,8 @@ class Spool:
         if self._stalled or self._closed or time.monotonic() < self._slow_until:
             return False
         written = threading.Event()
-        self.put(Entry(_nothing, done=written.set), soon=True)
+        self._entries.append(Entry(_nothing, done=written.set))
+        self._wake_writer()
         return written.wait(seconds)
 
     def _written_directly(self) -> bool:
@@ -146,8 +175,9 @@ class Spool:
             self._write_entries()
         finally:
             self._writing.release()
-        if time.monotonic() - began > BLINK_SECONDS:
-            self._slow_until = time.monotonic() + CALM_SECONDS
+        now = time.monotonic()
+        self._pause = min(2 * self._pause or FIRST_PAUSE, CALM_SECONDS) if now - began > BLINK_SECONDS else 0.0
+        self._slow_until = now + self._pause
         return True
 
     def _give_up(self, written: asyncio.Future[None]) -> None:
@@ -166,15 +196,15 @@ class Spool:
     # In the writer thread, or wherever `_writing` is held.
 
     def _work(self) -> None:
-        while True:
-            with contextlib.suppress(Empty):
-                self._wake.get(timeout=LINGER_SECONDS)
-            stopping = self._stopping
+        stopping = False
+        while self._entries or not stopping:
+            if not stopping:
+                self._wake.get()
+                self._awake = False
+                stopping = self._stopping
             with self._writing:
                 self._write_entries()
             self._stalled = False
-            if stopping and not self._entries:
-                break
         with self._writing:
             self._closed = True
             if self._file >= 0:
@@ -189,7 +219,8 @@ class Spool:
             for entry, piece in zip(entries, pieces, strict=True):
                 if piece and entry.lost is not None:
                     entry.lost()
-        self._waiting_bytes -= sum(entry.size for entry in entries)
+        written = sum(entry.size for entry in entries)
+        self._waiting_bytes -= written  # in one step: the event loop adds to it meanwhile
         for entry in entries:
             if entry.done is not None:
                 entry.done()
