@@ -126,6 +126,8 @@ class BodyKeeper:
         self._truncated = False
 
     def _make_decoders(self, content_encoding: str) -> list[Decoder]:
+        if not content_encoding:
+            return []
         names = [name.strip().lower() for name in content_encoding.split(",")]
         names = [name for name in names if name not in ("", "identity", "aws-chunked")]
         unknown = [name for name in names if name not in _DECODERS]
@@ -172,8 +174,21 @@ class BodyKeeper:
         self._left -= len(data)
         return data
 
-    def finish(self) -> tuple[bytes, BodySummary]:
-        """End the body: return the rest of what is to be written, and the summary."""
+    def finish(self, last: bytes = b"") -> tuple[bytes, BodySummary]:
+        """End the body with its last bytes: return the rest of what is to be written, and the summary."""
+        if not self._size and self._is_kept_as_it_is(last):
+            return last, BodySummary(len(last), hashlib.sha256(last).hexdigest(), "text", False, "")
+        kept = self.feed(last) if last else b""
+        rest, summary = self._finished()
+        return kept + rest, summary
+
+    def _is_kept_as_it_is(self, whole: bytes) -> bool:
+        # The usual body of a call: in one piece, plain text, without a secret.
+        if self._kept != "text" or self._decoders or self._error or len(whole) > self._left:
+            return False
+        return looks_like_text(whole) and self._mask.is_clean(whole)
+
+    def _finished(self) -> tuple[bytes, BodySummary]:
         rest = b""
         if self._kept != "binary" and not self._truncated:
             rest = self._mask.feed(self._files.finish()) if self._files is not None else b""

@@ -27,9 +27,14 @@ def masked(text: str, redaction: Redaction) -> str:
         secret = is_secret_header(name) or name in redaction.own_names
         return f"{match[1]}{match[2]}{match[3]}{MASK}" if secret else match[0]
 
-    text = _URL.sub(lambda match: redaction.url(match[0]), _HEADER.sub(header, text))
+    if ": " in text:
+        text = _HEADER.sub(header, text)
+    if "?" in text or "@" in text:
+        text = _URL.sub(lambda match: redaction.url(match[0]), text)
     mask = BodyMask(())
     data = text.encode("utf-8", "surrogateescape")
+    if mask.is_clean(data):
+        return text
     return (mask.feed(data) + mask.finish()).decode("utf-8", "surrogateescape")
 
 

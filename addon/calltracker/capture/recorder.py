@@ -23,7 +23,7 @@ from mitmproxy.proxy import server
 
 from ..call import new_call_id
 from ..settings import CaptureSettings
-from .bodies import CAPTURED, BodyKeeper, BodySummary
+from .bodies import CAPTURED, BodyKeeper
 from .records import Ending, Message, RecordKind, encode_data, encode_facts, encode_message
 from .secrets import BodyMask, credentials, key_hash, mask_text
 from .spool import Entry, Spool
@@ -366,7 +366,8 @@ class Recorder:
         if track.response is not None:
             kinds = RecordKind.RESPONSE_DATA, RecordKind.RESPONSE_END
             pieces.append(_ended(track.call_id, track.response, at, content, *kinds))
-        facts["message"] = mask_text(str(facts["message"]), track.keys)
+        if facts["message"]:
+            facts["message"] = mask_text(str(facts["message"]), track.keys)
         facts["at"] = at
         pieces.append(encode_facts(RecordKind.END, track.call_id, facts))
         return b"".join(pieces)
@@ -397,14 +398,17 @@ def _ended(
     call_id: bytes, keeper: BodyKeeper, at: int, content: bytes, data_kind: RecordKind, end_kind: RecordKind
 ) -> bytes:
     """Encode the last bytes of a body and its summary."""
-    kept = keeper.feed(content) if content else b""
-    rest, summary = keeper.finish()
-    data = encode_data(data_kind, call_id, at, kept + rest) if kept or rest else b""
-    return data + encode_facts(end_kind, call_id, {"at": at, **_summary_facts(summary)})
-
-
-def _summary_facts(summary: BodySummary) -> dict[str, object]:
-    return {name: getattr(summary, name) for name in ("size", "sha256", "kept", "truncated", "error")}
+    kept, summary = keeper.finish(content)
+    data = encode_data(data_kind, call_id, at, kept) if kept else b""
+    facts = {
+        "at": at,
+        "size": summary.size,
+        "sha256": summary.sha256,
+        "kept": summary.kept,
+        "truncated": summary.truncated,
+        "error": summary.error,
+    }
+    return data + encode_facts(end_kind, call_id, facts)
 
 
 def _ending_of(flow: http.HTTPFlow, message: str, track: Track) -> str:
@@ -460,4 +464,4 @@ def _server_address(flow: http.HTTPFlow) -> str:
 
 def _printable(text: str) -> str:
     """Replace what mitmproxy could not decode, which has no place in UTF-8, by its escapes."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

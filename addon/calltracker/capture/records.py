@@ -24,6 +24,8 @@ MAGIC = b"llm-calls spool 1\n"
 LARGEST = 64 * 1024 * 1024  # bytes of a payload; more is not a record
 
 _HEAD = struct.Struct("<IIB16s")
+_SIZE_AND_CHECKSUM = struct.Struct("<II")
+_KIND_AND_CALL = struct.Struct("<B16s")
 _TIME = struct.Struct("<Q")
 _MESSAGE = struct.Struct("<QBI")
 
@@ -86,8 +88,8 @@ class Message:
 
 
 def encode(kind: RecordKind, call_id: bytes, payload: bytes) -> bytes:
-    checked = _HEAD.pack(0, 0, kind, call_id)[8:]
-    return _HEAD.pack(len(payload), zlib.crc32(payload, zlib.crc32(checked)), kind, call_id) + payload
+    checked = _KIND_AND_CALL.pack(kind, call_id) + payload
+    return _SIZE_AND_CHECKSUM.pack(len(payload), zlib.crc32(checked)) + checked
 
 
 def encode_facts(kind: RecordKind, call_id: bytes, facts: dict[str, Any]) -> bytes:

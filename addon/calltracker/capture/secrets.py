@@ -32,6 +32,9 @@ SECRET_HEADERS = frozenset(
         "aeg-sas-key",
     }
 )
+_CREDENTIAL_HEADERS = frozenset(
+    {"authorization", "api-key", "x-api-key", "ocp-apim-subscription-key", "sec-websocket-protocol"}
+)
 # Parts of header names; the counters of tokens that OpenAI and Azure report are not secrets.
 _SECRET_PARTS = ("token", "secret", "password", "apikey", "api-key", "api_key")
 _COUNTERS = re.compile(r"x-ratelimit-.*tokens.*|x-.*-tokens?-(?:count|used|remaining|limit).*")
@@ -48,6 +51,8 @@ _MEMBERS = re.compile(
     rb"""(?:\{[^{}]{0,512}?\\*"value\\*"\s*:\s*)?\\*"(?P<secret>(?:[^"\\]|\\[^"])*)\\*\"""",
     re.IGNORECASE,
 )
+# What the name of such a member ends in, with what comes after it; "max_tokens" and the like are in every body.
+_MEMBER_ENDS = tuple(word + mark for word in (b"secret", b"thorization", b"key", b"_token") for mark in (b'"', b"\\"))
 _CLIENT_SECRET_VALUE = re.compile(rb'"value"\s*:\s*"(?P<secret>(?:[^"\\]|\\[^"])*)"')
 
 HELD_BACK = 4096  # bytes; no secret is longer
@@ -76,7 +81,12 @@ class Redaction:
 
     def headers(self, fields: Iterable[tuple[str, str]], keys: Iterable[str] = ()) -> list[tuple[str, str]]:
         """Lower the names and mask the values that are, or contain, secrets. `keys`: the call's own credentials."""
-        masked = [(lower, self._header(lower, value)) for name, value in fields for lower in (name.lower(),)]
+        masked = []
+        for name, value in fields:
+            lower = name.lower()
+            if is_secret_header(lower) or lower in self.own_names or lower == "sec-websocket-protocol":
+                value = self._header(lower, value)
+            masked.append((lower, value))
         together = "\n".join([value for _, value in masked])
         if mask_text(together, keys) == together:
             return masked
@@ -91,7 +101,8 @@ class Redaction:
     def url(self, url: str, keys: Iterable[str] = ()) -> str:
         """Mask user:password, the values of secret query parameters, and keys anywhere else."""
         address, question, query = url.partition("?")
-        address = _USERINFO.sub(f"{MASK}@", address)
+        if "@" in address:
+            address = _USERINFO.sub(f"{MASK}@", address)
         if question:
             query = "&".join(self._parameter(parameter) for parameter in query.split("&"))
         return mask_text(address + question + query, keys)
@@ -107,12 +118,14 @@ def credentials(headers: Iterable[tuple[str, str]], url: str) -> tuple[str, ...]
     found: list[str] = []
     for name, value in headers:
         lower = name.lower()
+        if lower not in _CREDENTIAL_HEADERS:
+            continue
         if lower == "authorization":
             found.append(value.partition(" ")[2].strip() or value)
-        elif lower in ("api-key", "x-api-key", "ocp-apim-subscription-key"):
-            found.append(value)
         elif lower == "sec-websocket-protocol":
             found += [match[0].partition(".")[2] for match in _SUBPROTOCOL.finditer(value)]
+        else:
+            found.append(value)
     for parameter in url.partition("?")[2].split("&"):
         name, _, value = parameter.partition("=")
         if value and _is_secret_parameter(name):
@@ -146,7 +159,10 @@ def _may_have_shapes(data: bytes) -> bool:
 
 def _may_have_members(data: bytes) -> bool:
     lower = data.lower()
-    return b"secret" in lower or b"thorization" in lower or b"key" in lower or b"_token" in lower
+    for end in _MEMBER_ENDS:  # noqa: SIM110 - a generator would double the cost
+        if end in lower:
+            return True
+    return False
 
 
 class BodyMask:
@@ -164,6 +180,8 @@ class BodyMask:
         self._held = bytearray()
 
     def feed(self, data: bytes) -> bytes:
+        if self._lines and not self._held and data.endswith(b"\n") and self.is_clean(data):
+            return data  # the usual event: no secret goes on in the next line
         self._held += data
         if self._lines and b"\n" not in data and len(self._held) < LONGEST_LINE:
             return b""
@@ -174,6 +192,12 @@ class BodyMask:
 
     def finish(self) -> bytes:
         return self._give(len(self._held))
+
+    def is_clean(self, data: bytes) -> bool:
+        """Whether there is surely nothing to mask in a body, or in lines of one."""
+        if self._client_secrets or _may_have_shapes(data) or _may_have_members(data):
+            return False
+        return not any(key in data for key in self._keys)
 
     def _give(self, cut: int) -> bytes:
         held = bytes(self._held)
