@@ -1,9 +1,9 @@
 'use strict'
 /*
  * Loaded into every Node process of an app (NODE_OPTIONS=--require=…). Node from 22.21, 24.5 and 25 on follows HTTPS_PROXY
- * itself when NODE_USE_ENV_PROXY=1 is set; older ones ignore it. For those, this makes `https` (and what is built on its
- * Agent) and `fetch` (undici) tunnel through the proxy. It never fails a process: where something is not as expected,
- * Node stays as it was.
+ * itself when NODE_USE_ENV_PROXY=1 is set, but only with its global agent and `fetch`; older ones ignore it. This makes
+ * every other Agent of `https`, and on older ones `fetch` (undici), tunnel through the proxy. It never fails a process:
+ * where something is not as expected, Node stays as it was.
  */
 const proxyUrl = process.env.https_proxy || process.env.HTTPS_PROXY
 
@@ -12,7 +12,7 @@ function followsProxyItself () {
   return major >= 25 || (major === 24 && minor >= 5) || (major === 22 && minor >= 21)
 }
 
-if (proxyUrl && process.versions.node && !process.versions.bun && !followsProxyItself()) {
+if (proxyUrl && process.versions.node && !process.versions.bun) {
   try {
     install(new URL(proxyUrl))
   } catch {
@@ -81,7 +81,7 @@ function install (proxy) {
   const createConnection = https.Agent.prototype.createConnection
   https.Agent.prototype.createConnection = function (options, callback, ...rest) {
     if (typeof options !== 'object' || options === null || typeof callback !== 'function' || options.socket ||
-        options.socketPath || !goesThroughProxy(String(options.host || 'localhost'))) {
+        options.socketPath || this.options?.proxyEnv || !goesThroughProxy(String(options.host || 'localhost'))) {
       return createConnection.call(this, options, callback, ...rest)
     }
     tunnel(String(options.host || 'localhost'), Number(options.port || 443), (error, socket) => {
@@ -89,6 +89,8 @@ function install (proxy) {
       else callback(null, createConnection.call(this, { ...options, socket }))
     })
   }
+
+  if (followsProxyItself()) return
 
   // undici takes its dispatcher from this global, once for all copies of it in a process. Loading Node's own copy puts an
   // Agent there, whose class is the one that we need; it has to be done now, since an Agent that is there first stays.
