@@ -44,6 +44,8 @@ def test_start_tells_what_to_do_and_ends_in_order(tmp_path: Path, proxy: tuple[s
     found = tmp_path / "state" / "proxy.json"
     facts = json.loads(found.read_text())
     assert (facts["pid"], facts["host"], facts["port"]) == (process.pid, "127.0.0.1", port)
+    for place in (tmp_path / "state", *(tmp_path / "state").glob("*")):
+        assert place.stat().st_mode & 0o077 == 0 or place.name == "proxy.json", place
     again = run(tmp_path, "start", "--port", str(port))
     assert again.returncode == 2
     assert f"runs at port {port} already" in again.stderr

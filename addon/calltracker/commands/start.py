@@ -69,10 +69,7 @@ def start(
         options = {
             "listen_host": host,
             "listen_port": str(port),
-            "confdir": str(trusted.folder),
-            "upstream_cert": "false",  # the CA may not vouch for all the names that a server's certificate has
-            "ssl_verify_upstream_trusted_ca": str(bundle.build(trusted, environ).upstream),
-            "flow_detail": "0",
+            **proxy.usual_options(trusted.folder, bundle.build(trusted, environ).upstream),
             "llm_calls_journal": str(chosen.journal),
             **({"llm_calls_hosts": hosts} if hosts else {}),
             **({} if web else {"termlog_verbosity": "warn"}),  # mitmweb says its address at the level info

@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ..capture.hosts import parse_host
+from ..paths import make_private
 from . import files
 from .manifest import Manifest
 
@@ -442,7 +443,7 @@ def _now() -> datetime.datetime:
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(folder)
         if os.name == "posix" and folder.stat().st_mode & 0o077:
             folder.chmod(0o700)
         with filelock.FileLock(folder / ".lock", timeout=30):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import orjson
 
+from ..paths import make_private
 from . import files
 
 FILE = "manifest.json"
@@ -78,7 +79,7 @@ class Manifest:
     def _save(self, entries: tuple[Entry, ...]) -> Manifest:
         path = self.folder / FILE
         if entries:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self.folder)
             data = {"entries": [dataclasses.asdict(entry) for entry in entries]}
             files.write(path, orjson.dumps(data, option=orjson.OPT_INDENT_2), 0o600)
         else:

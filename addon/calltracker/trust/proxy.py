@@ -19,12 +19,15 @@ import orjson
 
 import calltracker
 
+from .. import paths
+
 LEASH = Path(__file__).with_name("leash.py")
 ADDON = Path(calltracker.__file__).parent.with_name("llm_calls.py")
 RECORD_FILE = "proxy.json"
 START_BOUND = 60.0  # seconds: a cold start on a busy machine took 4
 STOP_BOUND = 30.0
 LOGS_KEPT = 20
+SILENCE_BOUND = 3700  # seconds without a byte: longer than the hour that OpenAI gives the longest of its sessions
 
 
 class ProxyError(Exception):
@@ -108,6 +111,17 @@ def upstream_options(environ: Mapping[str, str]) -> list[str]:
     return options
 
 
+def usual_options(confdir: Path, upstream_bundle: Path) -> dict[str, str]:
+    """Options of mitmproxy that go with our CA, and with calls that may say nothing for long."""
+    return {
+        "confdir": str(confdir),
+        "upstream_cert": "false",  # the CA may not vouch for all the names that a server's certificate has
+        "ssl_verify_upstream_trusted_ca": str(upstream_bundle),
+        "flow_detail": "0",
+        "tcp_timeout": str(SILENCE_BOUND),  # since mitmproxy 12.2.1; an older one passes over it, and waits 600 s
+    }
+
+
 class PrivateProxy:
     """A mitmdump on a port of the system's choice, for the life of one program.
 
@@ -126,10 +140,8 @@ class PrivateProxy:
         self._environ = environ
         self._logs = state / "logs"
         self._arguments = [
-            *("--set", f"confdir={confdir}"),
-            *("--set", "upstream_cert=false"),
-            *("--set", f"ssl_verify_upstream_trusted_ca={upstream_bundle}"),
-            *("--set", "termlog_verbosity=warn", "--set", "flow_detail=0"),
+            *(f"--set={name}={value}" for name, value in usual_options(confdir, upstream_bundle).items()),
+            "--set=termlog_verbosity=warn",
             *("--listen-host", "127.0.0.1"),
             *("-s", str(LEASH), "-s", str(ADDON)),
             *options,
@@ -143,7 +155,7 @@ class PrivateProxy:
         """Start it, on the port that it had before if it had one, and wait until it listens. Raises
         ProxyError.
         """
-        self._logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        paths.make_private(self._logs)
         _prune(self._logs)
         program = Path(sys.executable).with_name("mitmdump.exe" if os.name == "nt" else "mitmdump")
         if not program.exists():
