@@ -50,6 +50,23 @@ CALLS = [
     call(7, 5, request_content="17", request_model="", response_model="", operation=""),
 ]
 
+BACKGROUND = [
+    # Asked for in the background, and looked at three times; resp_2 had told its tokens to the call that asked for it.
+    call(8, 5, operation="responses", response_id="resp_1", response_model="o3", response_json='{"usage": null}'),
+    *(
+        call(number, 5, operation="responses.retrieve", response_id=name, response_model="o3", response_json=usage)
+        for number, name, usage in (
+            (9, "resp_1", '{"status": "in_progress", "usage": null}'),
+            (10, "resp_1", '{"usage": {"input_tokens": 7, "output_tokens": 90}}'),
+            (11, "resp_1", '{"usage": {"input_tokens": 7, "output_tokens": 90}}'),
+            (12, "resp_2", '{"usage": {"input_tokens": 1, "output_tokens": 2}}'),
+            (13, "resp_3", ""),
+        )
+    ),
+    call(14, 5, operation="responses", response_id="resp_2", response_model="o3", input_tokens=1, output_tokens=2),
+    call(15, 5, operation="threads", response_id="run_1", response_json='{"usage": {"completion_tokens": 4}}'),
+]
+
 
 @pytest.fixture
 def empty(tmp_path: Path) -> Path:
@@ -57,14 +74,20 @@ def empty(tmp_path: Path) -> Path:
     return tmp_path / "empty.sqlite3"
 
 
+def file_of(path: Path, calls: list[Call]) -> Path:
+    with contextlib.closing(journal.connect(path)) as connection, journal.transaction(connection):
+        journal.add(connection, calls, for_proton=False)
+    return path
+
+
 @pytest.fixture
 def filled(tmp_path: Path) -> Path:
-    with (
-        contextlib.closing(journal.connect(tmp_path / "filled.sqlite3")) as connection,
-        journal.transaction(connection),
-    ):
-        journal.add(connection, CALLS, for_proton=False)
-    return tmp_path / "filled.sqlite3"
+    return file_of(tmp_path / "filled.sqlite3", CALLS)
+
+
+@pytest.fixture
+def background(tmp_path: Path) -> Path:
+    return file_of(tmp_path / "background.sqlite3", BACKGROUND)
 
 
 def ask(question: str, file: Path) -> list[dict[str, Any]]:
@@ -74,9 +97,9 @@ def ask(question: str, file: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("question", SQLITE)
-def test_every_question_runs(question: str, empty: Path, filled: Path) -> None:
+def test_every_question_runs(question: str, empty: Path, filled: Path, background: Path) -> None:
     assert ask(question, empty) == []
-    assert ask(question, filled) != []
+    assert ask(question, background if question == "background_tokens" else filled) != []
 
 
 @pytest.mark.parametrize("path", sorted(paths.sql_folder("sqlite").parent.glob("*/*.sql")), ids=lambda path: path.name)
@@ -148,4 +171,11 @@ def test_slowest_and_counts(filled: Path) -> None:
     assert [(row["model"], row["calls"], row["failed"], row["streamed"]) for row in counted] == [
         ("gpt-4o", 5, 2, 1),
         ("", 2, 1, 0),
+    ]
+
+
+def test_background_tokens(background: Path) -> None:
+    assert ask("background_tokens", background) == [
+        {"model": "o3", "answers": 1, "input": 7, "output": 90},
+        {"model": "gpt-4o-2024-08-06", "answers": 1, "input": None, "output": 4},
     ]
