@@ -152,6 +152,11 @@ def test_a_running_proxy_with_another_ca_and_a_reverse_one(tmp_path: Path, proxy
     doctor = Doctor(tmp_path / "user", proxy.home)
     record.write_text(json.dumps(facts | {"confdir": str(other)}))
     assert "does not show a certificate of the CA" in doctor.found("running")[-1][1]
+    before = proxy.root.read_bytes()  # what the proxy signs with; its successor remembers that
+    new = authority.rotate(tmp_path / "new", ["api.openai.com"]).folder
+    (new / "previous-roots.pem").write_bytes(before)
+    record.write_text(json.dumps(facts | {"confdir": str(new)}))
+    assert "the CA before today's" in doctor.found("running", LLM_CALLS_JOURNAL=str(proxy.journal))[-1][1]
     record.write_text(json.dumps(facts | {"mode": "reverse:https://api.openai.com"}))
     found = doctor.found("running", LLM_CALLS_JOURNAL=str(proxy.journal))
     assert [level for level, _ in found] == [OK]

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes
 
 from .. import settings
 from ..paths import state_folder
-from ..trust import authority, bundle
+from ..trust import authority, bundle, java
 from ..trust.manifest import Entry, Manifest, ManifestError
 from ..trust.stores import STORES, proof, usual
 from ..trust.stores.store import RealRunner, Store, StoreError
@@ -123,6 +123,8 @@ def _put_in(
         manifest = manifest.add(entry)  # before the change: a change without an entry could not be undone
     if not (known and store.holds(entry, trusted.root_path, runner)):
         store.install(entry, trusted.root_path, runner)
+    elif runner.dry_run:
+        runner.tell(f"# {store.name}: {entry.place} has {entry.name} already")
     if runner.dry_run:
         return manifest, ""
     found = proof.prove(store, entry, trusted, runner)
@@ -147,7 +149,7 @@ def _uninstall(delete: bool, dry_run: bool) -> None:
     if not manifest.entries:
         click.echo("no trust store holds a CA of llm-calls")
     if delete and not dry_run:
-        for path in (*authority.delete(_folder()), *bundle.delete(_folder())):
+        for path in (*authority.delete(_folder()), *bundle.delete(_folder()), *java.delete(_folder())):
             click.echo(f"deleted {path}")
 
 

@@ -8,7 +8,8 @@ apply no constraint that stands in the trust anchor itself. Whoever steals the f
 impersonate those hosts, to those who trust this root, and no others.
 
 The folder is a `confdir` of mitmproxy. `mitmproxy-ca.pem` (issuing key, issuing certificate, root) is the
-truth; the other files are made from it.
+truth; the other files are made from it. After these, it holds the certificates of the CAs before: a proxy that
+runs goes on signing with the one that it began with, and completes each chain from this file as it is then.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ CA_FILE = "mitmproxy-ca.pem"
 ROOT_FILE = "mitmproxy-ca-cert.pem"
 PREVIOUS_FILE = "previous-roots.pem"
 OWN = "llm-calls-"  # how the names of our CAs begin
+KEPT = 4  # CAs before, for what still runs with them
 LIFE = datetime.timedelta(days=730)
 WARN_BEFORE = datetime.timedelta(days=30)
 CLOCK_SKEW = datetime.timedelta(days=2)
@@ -197,7 +199,7 @@ def read(folder: Path) -> Authority:
         chain = x509.load_pem_x509_certificates(text)
     except (ValueError, TypeError) as error:
         raise AuthorityError(f"the CA {path} is damaged ({str(error).splitlines()[0]})") from error
-    issuing, root = chain[0], chain[-1]
+    issuing, root = chain[0], chain[:2][-1]  # mitmproxy's own CA is one certificate
     if key.public_key() != issuing.public_key():
         raise AuthorityError(f"the key in {path} does not belong to its certificate")
     try:
@@ -253,7 +255,8 @@ def _create(folder: Path, names: tuple[str, ...], before: Authority | None, note
     authority = Authority(folder, root, issuing, issuing_key, names, notes)
     if before is not None:
         _remember(folder, before.root)
-    chain = issuing.public_bytes(Encoding.PEM) + root.public_bytes(Encoding.PEM)
+    certificates = [issuing, root, *_chain_before(folder)]
+    chain = b"".join(certificate.public_bytes(Encoding.PEM) for certificate in certificates)
     try:
         files.write(folder / CA_FILE, _key_pem(issuing_key) + chain, 0o600)
     except OSError as error:
@@ -369,7 +372,16 @@ def _remember(folder: Path, root: x509.Certificate) -> None:
     kept = previous_roots(folder)
     if root not in kept:
         kept.append(root)
-    files.write(path, b"".join(certificate.public_bytes(Encoding.PEM) for certificate in kept[-4:]), 0o644)
+    files.write(path, b"".join(certificate.public_bytes(Encoding.PEM) for certificate in kept[-KEPT:]), 0o644)
+
+
+def _chain_before(folder: Path) -> list[x509.Certificate]:
+    """The certificates of the file that is about to be replaced, without those that have expired."""
+    try:
+        certificates = x509.load_pem_x509_certificates((folder / CA_FILE).read_bytes())
+    except (OSError, ValueError):
+        return []
+    return [certificate for certificate in certificates if certificate.not_valid_after_utc > _now()][: 2 * KEPT]
 
 
 def previous_roots(folder: Path) -> list[x509.Certificate]:
@@ -409,7 +421,10 @@ def _installed(folder: Path) -> bool:
 
 
 def _consequences(folder: Path) -> tuple[str, ...]:
-    lines = ["apps that were started with the old CA need a new start (`llm-calls run`, or `llm-calls env` again)"]
+    lines = [
+        "a proxy that runs keeps the old one until its next start; apps that were started before need a new start then "
+        "(`llm-calls run`, or `llm-calls env` again)"
+    ]
     if _installed(folder):
         lines.append("trust stores still hold the old one: `llm-calls ca install` puts the new one in its place")
     return tuple(lines)

@@ -18,6 +18,7 @@ from .child import Java
 
 PASSWORD = "changeit"  # that of every JDK's cacerts: it guards nothing but against damage
 TIMEOUT = 60.0
+STORES = "java-*.keystore"
 PLACES = (
     "/usr/lib/jvm/*",
     "/usr/java/*",
@@ -102,7 +103,13 @@ def trust_for_child(authority: Authority, environ: Mapping[str, str] | None = No
             raise JavaError(f"{jdk.keytool} could not add the CA to a copy of {jdk.keystore}: {words}")
         copy.chmod(0o644)
         copy.replace(target)
-    for old in authority.folder.glob("java-*.keystore"):
-        if old != target:
-            old.unlink(missing_ok=True)
+    delete(authority.folder, but=target)
     return Java(target, PASSWORD)
+
+
+def delete(folder: Path, but: Path | None = None) -> list[Path]:
+    """Remove the trust stores that were made for children, except for one; returns what was removed. Raises OSError."""
+    found = [path for path in folder.glob(STORES) if path != but]
+    for path in found:
+        path.unlink(missing_ok=True)
+    return found

@@ -10,8 +10,12 @@ import socket
 import sqlite3
 import ssl
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
 from ... import __version__, journal, settings
 from ...proton import outbox
@@ -76,8 +80,8 @@ def running(found: proxy.Running | None, wanted_journal: Path) -> Iterator[Findi
 def line(found: proxy.Running) -> Finding:
     """Whether the proxy opens a connection to OpenAI and shows a certificate of its CA; no call is made."""
     try:
-        root = authority.read(found.confdir).root_path
-        status, issuer = _connect(found, root)
+        ca = authority.read(found.confdir)
+        status, issuer = _connect(found, [ca.root, *authority.previous_roots(found.confdir)])
     except ssl.SSLCertVerificationError as error:
         text = f"what answers at {found.url} does not show a certificate of the CA in {found.confdir}: {error.reason}"
         advice = "start the proxy again; where allow_hosts or ignore_hosts is set, OpenAI's hosts must not be left out"
@@ -93,10 +97,13 @@ def line(found: proxy.Running) -> Finding:
         return Finding(
             "running", Level.PROBLEM, text, "is this machine online? Behind a proxy, set HTTPS_PROXY for start"
         )
-    return Finding("running", Level.OK, f"it reaches {HOST} and shows a certificate of its CA ({issuer})")
+    text = f"it reaches {HOST} and shows a certificate that {issuer} has signed"
+    if issuer != ca.issuing.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value:
+        return Finding("running", Level.NOTE, f"{text}, the CA before today's", "a new start takes today's")
+    return Finding("running", Level.OK, text)
 
 
-def _connect(found: proxy.Running, root: Path) -> tuple[int, str]:
+def _connect(found: proxy.Running, roots: Sequence[x509.Certificate]) -> tuple[int, str]:
     """The status of a CONNECT, and who issued the certificate that is shown behind it. Raises OSError, ValueError."""
     with socket.create_connection((found.host, found.port), SECONDS) as plain:
         plain.sendall(f"CONNECT {HOST}:443 HTTP/1.1\r\nHost: {HOST}:443\r\n\r\n".encode())
@@ -111,7 +118,8 @@ def _connect(found: proxy.Running, root: Path) -> tuple[int, str]:
             raise ValueError("it is no HTTP proxy")
         if int(answer[1]) != 200:
             return int(answer[1]), ""
-        with ssl.create_default_context(cafile=str(root)).wrap_socket(plain, server_hostname=HOST) as secure:
+        pem = b"".join(root.public_bytes(Encoding.PEM) for root in roots).decode()
+        with ssl.create_default_context(cadata=pem).wrap_socket(plain, server_hostname=HOST) as secure:
             certificate = secure.getpeercert() or {}
     issuer = dict(pair for group in certificate.get("issuer", ()) for pair in group)  # type: ignore[misc]
     return 200, str(issuer.get("commonName", ""))
