@@ -94,7 +94,9 @@ def connect(path: Path, *, fsync: bool = False) -> sqlite3.Connection:
     Raises OSError and sqlite3.Error.
     """
     paths.make_private(path.parent)
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    with contextlib.suppress(FileExistsError):
+        # Only where there is none: to close a file takes away the locks that SQLite holds on it in this process.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
     try:
         connection.execute("PRAGMA journal_mode = WAL")

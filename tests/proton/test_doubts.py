@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -245,3 +247,20 @@ def test_a_stream_that_gets_its_call_id_while_rows_are_in_doubt(path, export):
         export(server.port, batch_rows=3, visibility=0.1)
         wait_for(lambda: not left(path))
         assert server.count() == 4
+
+
+def test_another_program_may_close_the_journal_while_it_is_delivered(path, server, export):
+    """Were the locks of this process lost, the other one would take the write-ahead log away with what is in it."""
+    writer = journal.connect(path)  # as the worker's, in the exporter's process
+    delivering = export(server.port)
+    wait_for(lambda: delivering.status()["state"] == "delivering")
+    program = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('PRAGMA user_version = 7'); c.close()"
+    subprocess.run([sys.executable, "-c", program, str(path)], check=True)
+    calls = [make_call(number) for number in range(5)]
+    with journal.transaction(writer):
+        assert journal.add(writer, calls, for_proton=True) == 5
+    wait_for(lambda: not left(path))
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        assert other.execute("SELECT count(*) FROM llm_calls").fetchone() == (5,)
+    writer.close()
+    assert_each_once(server, [call.call_id for call in calls])
