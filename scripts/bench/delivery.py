@@ -12,13 +12,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import multiprocessing
+import os
 import resource
 import statistics
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -47,12 +47,12 @@ def main() -> None:
         bare, exported, grown = [], [], 0
         for number in range(arguments.rounds):
             fill(path, rows, arguments.size)
-            with server_process() as (port, count):
-                bare.append(rows / bare_driver(path, port, rows))
-                assert count() == rows
-            with server_process() as (port, count):
-                seconds, more = exporter(path, port)
-                assert count() == rows
+            with ServerProcess() as server:
+                bare.append(rows / bare_driver(path, server.port, rows))
+                assert server.count() == rows
+            with ServerProcess() as server:
+                seconds, more = exporter(path, server.port)
+                assert server.count() == rows
             exported.append(rows / seconds)
             grown = max(grown, more if number else 0)  # the first round fills caches
         show(rows, bare, exported, grown)
@@ -127,48 +127,66 @@ def exporter(path: Path, port: int) -> tuple[float, int]:
 def single_calls(path: Path, size: int) -> list[float]:
     """Milliseconds from the commit of a row until the server has it, one row after the other."""
     journal.connect(path).close()
-    with server_process() as (port, count):
-        delivering = Exporter(path, Settings(host="127.0.0.1", port=port))
+    with ServerProcess() as server:
+        delivering = Exporter(path, Settings(host="127.0.0.1", port=server.port))
         delivering.start()
         delays = []
         for number in range(SINGLE_CALLS):
             fill(path, 1, size)
             delivering.wake()
             began = time.perf_counter()
-            while count() <= number:
+            while server.count() <= number:
                 time.sleep(0.0005)
             delays.append((time.perf_counter() - began) * 1000)
         delivering.stop(5)
     return delays[1:]  # the first one connects and creates the stream
 
 
-@contextlib.contextmanager
-def server_process() -> Iterator[tuple[int, Callable[[], int]]]:
-    """A server in a process of its own: its port, and what counts the rows that it took."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(theirs,), daemon=True)
-    process.start()
-    port = ours.recv()
+class ServerProcess:
+    """A server in a process of its own, with that niceness. It is there as a context manager."""
 
-    def count() -> int:
-        ours.send("count")
-        return int(ours.recv())
+    def __init__(self, niceness: int = 0) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=serve, args=(theirs, niceness), daemon=True)
 
-    try:
-        yield port, count
-    finally:
-        ours.send("end")
-        process.join()
+    def __enter__(self) -> ServerProcess:
+        self._process.start()
+        self.port = int(self._pipe.recv())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pipe.send("end")
+        self._process.join()
+
+    def count(self) -> int:
+        """How many rows it has taken."""
+        return self._ask("count")
+
+    def pause(self) -> None:
+        """Read no packet more, until `resume`."""
+        self._ask("pause")
+
+    def resume(self) -> None:
+        self._ask("resume")
+
+    def _ask(self, what: str) -> int:
+        self._pipe.send(what)
+        return int(self._pipe.recv())
 
 
-def serve(pipe: Connection) -> None:
+def serve(pipe: Connection, niceness: int) -> None:
     """Run the server until it is told to end."""
+    os.nice(niceness)
     from proton.server import Server  # type: ignore[import-not-found]  # of the tests
 
     with Server(keep_rows=False) as server:
         pipe.send(server.port)
-        while pipe.recv() == "count":
+        while (asked := pipe.recv()) != "end":
+            if asked == "pause":
+                server.running.clear()
+            elif asked == "resume":
+                server.running.set()
             pipe.send(server.count())
 
 

@@ -22,9 +22,12 @@ One exporter a journal delivers at a time, guarded by a lock file beside it; ano
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import random
 import sqlite3
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -42,6 +45,7 @@ from .settings import Settings
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1  # how soon a row is seen that another process committed to the journal
+_NICENESS = 10
 _MOST_UNCONFIRMED = 4
 _MOST_STRIKES = 3
 _MOST_TRIES = 3  # of a batch as it is, before it is sent in halves
@@ -161,6 +165,7 @@ class Exporter:
     # The thread
 
     def _run(self) -> None:
+        _yield_to_the_proxy()
         lock = filelock.FileLock(lock_path(self._journal), thread_local=False)
         try:
             if self._acquire(lock):
@@ -439,6 +444,13 @@ class Exporter:
                 outbox.note(connection, **values)
             except sqlite3.Error as error:
                 log.debug("Proton: no note in the journal: %s", error)
+
+
+def _yield_to_the_proxy() -> None:
+    """Give this thread a lower priority, where threads have one: delivery can wait, the calls that pass cannot."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
 def _data_version(connection: sqlite3.Connection) -> int:
