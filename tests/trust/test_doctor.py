@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 from calltracker.trust import authority
-from e2e.harness import Proxy, clean_environment, clients_python, closed_port
+from calltracker.trust.doctor import trial
+from calltracker.trust.doctor.probes import Probe
+from e2e.harness import Proxy, clean_environment, clients_python, closed_port, until
 from standin import StandIn
 from trust.command import LLM_CALLS, node_path, source_path
 
@@ -139,6 +141,26 @@ def test_through_the_running_proxy_each_client_gets_its_verdict(tmp_path: Path, 
         assert (report["clients"][0]["verdict"], advice in report["clients"][0]["advice"]) == (verdict, True), report
     assert "certificate" in report["clients"][0]["detail"]
     assert len(proxy.rows()) == 1
+
+
+def test_programs_that_are_none_do_not_keep_others_from_being_tried(doctor: Doctor) -> None:
+    doctor.add("curl", "not a program")
+    doctor.add("python3", "#!/bin/sh\necho 'a banner'; echo '[]'\n")
+    doctor.add("node", "#!/bin/sh\necho 'no JSON'\n")
+    report = doctor.report()
+    assert report["healthy"]
+    assert [client["verdict"] for client in report["clients"]] == ["untried"] * 3
+    assert all(client["detail"] for client in report["clients"])
+
+
+def test_a_client_that_hangs_is_ended_with_all_that_it_has_started(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    hanging = Probe("hanging", ("sh", "-c", f"sleep 600 & echo $! > {pid}; wait"), seconds=1)
+    attempts = trial.attempt_all([hanging], ("127.0.0.1", closed_port()), lambda _: os.environ)
+    [judged] = trial.judge(attempts, set())
+    assert (judged.verdict, judged.detail) == ("untried", "no end within 1 s")
+    state = Path(f"/proc/{pid.read_text().strip()}/stat")
+    until(lambda: not state.exists() or state.read_text().split()[2] == "Z")
 
 
 def test_a_running_proxy_that_does_not_reach_openai(tmp_path: Path) -> None:

@@ -208,11 +208,14 @@ def _ask(command: list[str], environ: Mapping[str, str]) -> tuple[Any, str]:
             timeout=LOOK_SECONDS,
             check=True,
         )
-        return json.loads(done.stdout), ""
+        said = json.loads((done.stdout.strip().splitlines() or [b""])[-1])  # the user's own start-up files may print
+        if not isinstance(said, list) or len(said) != 3:
+            raise ValueError(f"it told {said!r} of itself")
+        return said, ""
     except subprocess.TimeoutExpired:
         return None, f"it did not answer within {LOOK_SECONDS:.0f} s"
     except subprocess.CalledProcessError as error:
-        said = error.stderr.decode(errors="replace").strip().splitlines()
-        return None, said[-1] if said else f"it ended with status {error.returncode}"
+        lines = error.stderr.decode(errors="replace").strip().splitlines()
+        return None, lines[-1] if lines else f"it ended with status {error.returncode}"
     except (OSError, ValueError) as error:
         return None, str(error)

@@ -33,12 +33,15 @@ Environment = Callable[[int], Mapping[str, str]]  # for a client whose proxy is 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What a client did. mark: what tells its row. came: it connected to the proxy. answered: it got an HTTP answer.
-    late: it did not end in time. said: in one line, what went wrong.
+    """What a client did.
+
+    mark: what tells its row. started: it could be run. came: it connected to the proxy. answered: it got an HTTP
+    answer. late: it did not end in time. said: in one line, what went wrong.
     """
 
     probe: Probe
     mark: str
+    started: bool
     came: bool
     answered: bool
     late: bool
@@ -61,35 +64,43 @@ def _attempt(probe: Probe, mark: str, relays: Relays, environment: Environment, 
     if probe.source:
         (folder / probe.source[0]).write_text(probe.source[1])
     with relays.open() as relay:
-        process = subprocess.Popen(
-            probe.command(mark, folder),
-            env=dict(environment(relay.port)),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        try:
+            process = subprocess.Popen(
+                probe.command(mark, folder),
+                env=dict(environment(relay.port)),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            return Attempt(probe, mark, started=False, came=False, answered=False, late=False, said=str(error))
         late = False
         try:
             output, _ = process.communicate(timeout=probe.seconds)
         except subprocess.TimeoutExpired:
             late = True
             _kill(process)
-            output, _ = process.communicate()
+            output = b""
         lines = output.decode(errors="replace").strip().splitlines()
         answered = any(ANSWERED.search(line) for line in lines)
         telling = [line for line in lines if TELLING.search(line)] or lines
         said = telling[-1].strip() if telling else ""
-        return Attempt(probe, mark, relay.used, answered, late, said[:SAID_LENGTH])
+        return Attempt(
+            probe, mark, started=True, came=relay.used, answered=answered, late=late, said=said[:SAID_LENGTH]
+        )
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """End a program and what it has started."""
     if os.name == "nt":
         process.kill()
-        return
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
 
 
 def judge(attempts: Sequence[Attempt], captured: set[str]) -> list[Trial]:
@@ -110,7 +121,7 @@ def _judged(attempt: Attempt, captured: bool) -> Trial:
         return told(Verdict.MISSED, f"it was answered through the proxy, and no row came in {ROW_SECONDS:.0f} s", LOST)
     if attempt.came:
         return told(Verdict.REFUSED, said, probe.refused)
-    if attempt.late:
+    if attempt.late or not attempt.started:
         return told(Verdict.UNTRIED, said)
     return told(Verdict.BYPASSED, said, probe.bypassed)
 
