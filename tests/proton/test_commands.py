@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import socket
 import threading
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from calltracker.call import COLUMNS
 from calltracker.cli import main
 from calltracker.proton import outbox, schema
 from calltracker.proton.exporter import Exporter, lock_path
+from calltracker.proton.settings import Settings
+from calltracker.settings import OPTIONS
 from click.testing import CliRunner, Result
 from proton_driver import Client
 from standin.authority import Authority
@@ -282,3 +285,17 @@ def test_the_specified_query_stands_as_it_is() -> None:
         " SELECT max(latency), min(latency), avg(latency), p90(latency), model FROM llm_latency GROUP BY model"
     )
     assert " ".join(without_comments(paths.sql_folder("proton") / "latency_by_model.sql").split()) == specified
+
+
+def test_the_readme_tells_every_setting_and_file() -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    options = {option.variable for option in OPTIONS}
+    for field in dataclasses.fields(Settings):
+        variable = f"PROTON_{field.name.upper()}"
+        default = (
+            str(field.default).lower() if isinstance(field.default, bool) else f"{field.default}".removesuffix(".0")
+        )
+        assert variable in options or f"| `{variable}` | `{default}` |" in readme
+    for file in paths.sql_folder("proton").glob("*.sql"):
+        assert f"`{file.name}`" in readme
+    assert without_comments(paths.sql_folder("proton") / "latency_by_model.sql") in readme
