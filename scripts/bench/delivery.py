@@ -1,10 +1,14 @@
 """How fast rows get from the journal to a server, beside the bare driver sending the same batches.
 
     python scripts/bench/delivery.py [--rows 200000] [--size 4000] [--rounds 3]
+    python scripts/bench/delivery.py --outage 1000000 [--size 1000]
 
 The server is the tests' own, a process beside this one, which reads every column and keeps only the ids. Prints rows a
 second of both and their ratio (the two take turns; medians), the time from commit to arrival when one row comes at a
 time, and how memory grew while the backlog was delivered. Every run ends with a count of rows at the server.
+
+With --outage: so many rows come while there is no server; then it is there, and all are delivered. Prints for how long
+that took, and the exporter's memory meanwhile.
 """
 
 from __future__ import annotations
@@ -40,7 +44,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--size", type=int, default=4_000, help="bytes of text in a row")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--outage", type=int, metavar="ROWS", help="deliver a backlog of that size after an outage")
     arguments = parser.parse_args()
+    if arguments.outage:
+        outage(arguments.outage, arguments.size)
+        return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "journal.sqlite3"
         rows = max(1, arguments.rows // arguments.rounds)
@@ -124,6 +132,42 @@ def exporter(path: Path, port: int) -> tuple[float, int]:
     return time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
 
 
+def outage(rows: int, size: int) -> None:
+    """Let rows come while the server is away, and deliver them when it is there again."""
+    with tempfile.TemporaryDirectory() as folder, ServerProcess() as server:
+        path = Path(folder) / "journal.sqlite3"
+        fill(path, 1, size)
+        delivering = Exporter(path, Settings(host="127.0.0.1", port=server.port))
+        delivering.start()
+        wait_until(server, 1)
+        server.stop()
+        fill(path, rows - 1, size)
+        assert server.count() == 1
+        server.start()
+        began = time.perf_counter()
+        wait_until(server, rows // 20)  # caches are warm
+        memory = [resident()]
+        while server.count() < rows:
+            memory.append(resident())
+            time.sleep(0.1)
+        seconds = time.perf_counter() - began
+        assert (server.count(), server.distinct()) == (rows, rows)
+        delivering.stop(5)
+    print(f"{rows} rows of {size} bytes came while the server was away; each was delivered once")
+    print(f"within {seconds:.0f} s of its return ({rows / seconds:.0f} rows/s)")
+    print(f"memory: {memory[0] >> 20} MiB after a twentieth of them, {max(memory) >> 20} MiB at most")
+
+
+def wait_until(server: ServerProcess, rows: int) -> None:
+    while server.count() < rows:
+        time.sleep(0.01)
+
+
+def resident() -> int:
+    """Bytes of memory that this process has now (Linux)."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
 def single_calls(path: Path, size: int) -> list[float]:
     """Milliseconds from the commit of a row until the server has it, one row after the other."""
     journal.connect(path).close()
@@ -163,6 +207,17 @@ class ServerProcess:
         """How many rows it has taken."""
         return self._ask("count")
 
+    def distinct(self) -> int:
+        """How many different calls there are among them."""
+        return self._ask("distinct")
+
+    def stop(self) -> None:
+        """Refuse connections, until `start`."""
+        self._ask("stop")
+
+    def start(self) -> None:
+        self._ask("start")
+
     def pause(self) -> None:
         """Read no packet more, until `resume`."""
         self._ask("pause")
@@ -181,12 +236,19 @@ def serve(pipe: Connection, niceness: int) -> None:
     from proton.server import Server  # type: ignore[import-not-found]  # of the tests
 
     with Server(keep_rows=False) as server:
+        acts = {
+            "stop": server.stop,
+            "start": server.start,
+            "pause": server.running.clear,
+            "resume": server.running.set,
+        }
         pipe.send(server.port)
         while (asked := pipe.recv()) != "end":
-            if asked == "pause":
-                server.running.clear()
-            elif asked == "resume":
-                server.running.set()
+            if asked == "distinct":
+                pipe.send(len(set(server.rows("llm_calls", "call_id"))))
+                continue
+            if asked != "count":
+                acts[asked]()
             pipe.send(server.count())
 
 

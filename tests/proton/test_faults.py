@@ -139,10 +139,10 @@ def test_the_connection_is_cut_at_any_byte_on_the_way_down(path, server, export)
 
 def test_the_answer_never_comes(path, server, export):
     """The INSERT is applied; the driver times out."""
-    hook, done = strike_each("applied", lambda: time.sleep(0.35))
+    hook, done = strike_each("applied", lambda: time.sleep(0.2))
     server.hook = hook
     with Load(path) as load:
-        export(server.port, timeout=0.15)
+        export(server.port, timeout=0.1)
         wait_for(done.is_set)
     wait_for(lambda: not left(path))
     assert_each_once(server, load.ids)
@@ -150,17 +150,17 @@ def test_the_answer_never_comes(path, server, export):
 
 def test_the_block_is_applied_after_the_driver_gave_up(path, server, export):
     """The server hangs with the whole block in its hands, and takes it when the driver is long gone."""
-    hook, done = strike_each("block", lambda: time.sleep(0.5))
+    hook, done = strike_each("block", lambda: time.sleep(0.3))
     server.hook = hook
     with Load(path) as load:
-        export(server.port, timeout=0.15)
+        export(server.port, timeout=0.1)
         wait_for(done.is_set)
     wait_for(lambda: not left(path))
     assert_each_once(server, load.ids)
 
 
 def test_the_server_hangs(path, server, export):
-    """It accepts connections and says nothing, for much longer than the driver waits."""
+    """It accepts connections and says nothing, for twice as long as the driver waits: a minute, on a small scale."""
     with Load(path) as load:
         export(server.port, timeout=0.05, connect_timeout=0.05)
         for _ in range(TIMES):
@@ -256,6 +256,21 @@ def test_a_row_that_is_too_large_is_set_apart(path, server, export):
     assert call_id == "huge"
     assert "10 MiB" in reason
     assert_each_once(server, ids)
+
+
+def test_rows_that_are_too_large_come_again_and_again(path, server, export, monkeypatch):
+    """Under load, and with a limit that is lower than the real one, for speed."""
+    monkeypatch.setattr("proton.server.RECORD_LIMIT", 100_000)
+    large = [make_call(response_text="x" * 100_000) for _ in range(TIMES)]
+    with Load(path) as load:
+        export(server.port)
+        for call in large:
+            before = len(load.ids)
+            wait_for(lambda before=before: len(load.ids) > before)
+            add(path, call)
+    wait_for(lambda: not waiting(path))
+    assert sorted(row[1] for row in left(path)) == sorted(call.call_id for call in large)
+    assert_each_once(server, load.ids)
 
 
 @pytest.mark.parametrize("where", [0, 500, 999])
