@@ -76,6 +76,11 @@ class Hosts:
         """OpenAI's hosts and those of a user's list. Raises ValueError."""
         return cls(parse_hosts(" ".join(DEFAULT_HOSTS)) + parse_hosts(text))
 
+    @property
+    def names(self) -> list[str]:
+        """The hosts without their ports: name, or *.suffix."""
+        return [f"*.{pattern.name}" if pattern.subdomains else pattern.name for pattern in self.patterns]
+
     @functools.lru_cache(maxsize=1024)  # noqa: B019 - one instance lives as long as the settings do
     def wanted(self, host: str | None, port: int) -> bool:
         if not host:

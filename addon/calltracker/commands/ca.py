@@ -79,8 +79,7 @@ def _folder() -> Path:
 
 
 def _hosts() -> list[str]:
-    hosts = settings.read({}, dict(os.environ)).capture.hosts
-    return [f"*.{host.name}" if host.subdomains else host.name for host in hosts.patterns]
+    return settings.read({}, os.environ).capture.hosts.names
 
 
 def _install(stores: list[Store], dry_run: bool, folder: Path | None) -> None:

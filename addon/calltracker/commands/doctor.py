@@ -163,7 +163,7 @@ def _running(private: proxy.PrivateProxy) -> Iterator[None]:
 
 def _authority(folder: Path, chosen: settings.Settings) -> authority.Authority:
     """The user's CA where it is good for these hosts, else one for the moment: nothing of the user's is changed."""
-    names = [f"*.{host.name}" if host.subdomains else host.name for host in chosen.capture.hosts.patterns]
+    names = chosen.capture.hosts.names
     with contextlib.suppress(FileNotFoundError, authority.AuthorityError):
         ca = authority.read(state_folder() / "ca")
         if ca.covers(authority.dns_names(names)) and not ca.warnings():

@@ -78,22 +78,21 @@ def _run(
     if not own and _inside_another(environ):
         return launch.become(command, environ)
     given = next((s.partition("=")[2] for s in settings if s.startswith("llm_calls_hosts=")), None)
-    hosts = Hosts.with_own(environ.get("LLM_CALLS_HOSTS", "") if given is None else given).patterns
-    names = [f"*.{host.name}" if host.subdomains else host.name for host in hosts]
-    running = None if own else usable(state, names)
+    hosts = Hosts.with_own(environ.get("LLM_CALLS_HOSTS", "") if given is None else given)
+    running = None if own else usable(state, hosts.names)
     if running is not None:
         ca = authority.read(running.confdir)
         changes = child.changes(
             environ,
             (running.host, running.port),
             bundle.build(ca, environ),
-            hosts,
+            hosts.patterns,
             java=java.trust_for_child(ca) if for_java else None,
             plain_http=plain_http,
         )
         _say(changes.notes)
         return launch.become(command, changes.applied_to(environ))
-    ca = authority.ensure(state / "ca", names)
+    ca = authority.ensure(state / "ca", hosts.names)
     bundles = bundle.build(ca, environ)
     options = [*proxy.upstream_options(environ)]
     for setting in settings:
@@ -107,7 +106,7 @@ def _run(
             environ,
             ("127.0.0.1", private.port),
             bundles,
-            hosts,
+            hosts.patterns,
             java=java.trust_for_child(ca) if for_java else None,
             plain_http=plain_http,
         )

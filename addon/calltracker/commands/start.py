@@ -126,8 +126,7 @@ def _authority(hosts: Hosts, folder: Path | None) -> authority.Authority:
             return authority.read(folder.expanduser())
         except FileNotFoundError as error:
             raise Refused(f"--ca: there is no CA in {folder}: mitmproxy makes one there at its first start") from error
-    names = [f"*.{host.name}" if host.subdomains else host.name for host in hosts.patterns]
-    return authority.ensure(state_folder() / "ca", names)
+    return authority.ensure(state_folder() / "ca", hosts.names)
 
 
 def _check_free(host: str, port: int) -> None:

@@ -36,7 +36,7 @@ def installed(chosen: settings.Settings, folder: Path) -> Iterator[Finding]:
     mitmproxy = importlib.metadata.version("mitmproxy")
     text = f"llm-calls {__version__}, mitmproxy {mitmproxy}, Python {platform.python_version()} ({sys.executable})"
     yield Finding("installed", Level.OK, text)
-    hosts = [f"*.{host.name}" if host.subdomains else host.name for host in chosen.capture.hosts.patterns]
+    hosts = chosen.capture.hosts.names
     yield Finding("installed", Level.OK, f"hosts: {', '.join(hosts)}")
     try:
         ca = authority.read(folder)
