@@ -6,16 +6,23 @@ Prints how long after the end of a call its row is at the server, one call at a 
 nothing is delivered (the server pauses) beside that while a backlog is delivered at full speed, the two taking turns
 in one proxy. The Proton is the tests' own. It belongs on another machine: on this one it runs at the lowest priority,
 so that it takes only the time that nobody else wants.
+
+For comparison there is a third phase: nothing is delivered, and two processes of the lowest priority, as many as a
+delivery keeps busy, count to no end.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import multiprocessing
+import os
+import signal
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,28 +82,58 @@ def low_load(client: Client, server: ServerProcess) -> None:
 
 
 def beside(client: Client, server: ServerProcess, journal: Path, rounds: int, seconds: float) -> None:
-    quiet, busy, ratios, rates = [], [], [], []
-    for _ in range(rounds):
-        server.pause()
-        fill(journal, BACKLOG, ROW_BYTES)
-        one = latencies(client, seconds)
-        before = server.count()
-        server.resume()
-        other = latencies(client, seconds)
-        delivered = server.count() - before
-        assert delivered < BACKLOG, "the backlog was delivered before the phase was over"
-        rates.append(delivered / seconds)
-        ratios.append(statistics.median(other) / statistics.median(one))
-        quiet += one
-        busy += other
-        wait_and_forget(journal)
+    quiet, burning, busy, rates = [], [], [], []
+    with burners() as burn:
+        for _ in range(rounds):
+            server.pause()
+            fill(journal, BACKLOG, ROW_BYTES)
+            quiet.append(latencies(client, seconds))
+            burn(True)
+            burning.append(latencies(client, seconds))
+            burn(False)
+            before = server.count()
+            server.resume()
+            busy.append(latencies(client, seconds))
+            delivered = server.count() - before
+            assert delivered < BACKLOG, "the backlog was delivered before the phase was over"
+            rates.append(delivered / seconds)
+            wait_and_forget(journal)
     print(f"latency of a call, nothing delivered: {told(quiet)}")
-    print(f"while {statistics.median(rates):.0f} rows/s are delivered: {told(busy)}")
-    quarters = statistics.quantiles(ratios, n=4)
-    print(
-        f"ratio of the medians: {statistics.median(busy) / statistics.median(quiet):.3f}"
-        f" (by round: median {quarters[1]:.3f}, half of them from {quarters[0]:.3f} to {quarters[2]:.3f})"
-    )
+    print(f"while two processes count:            {told(burning)}")
+    print(f"while {statistics.median(rates):.0f} rows/s are delivered:  {told(busy)}")
+    for name, base in (("nothing", quiet), ("counting", burning)):
+        ratios = [statistics.median(one) / statistics.median(two) for one, two in zip(busy, base, strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        print(f"delivery / {name}: {middle:.3f} (median by round; half of them from {low:.3f} to {high:.3f})")
+
+
+@contextlib.contextmanager
+def burners() -> Iterator[Callable[[bool], None]]:
+    """Two processes that count while they are told to."""
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=count_to_no_end, daemon=True) for _ in range(2)]
+    for process in processes:
+        process.start()
+
+    def burn(on: bool) -> None:
+        for process in processes:
+            assert process.pid
+            os.kill(process.pid, signal.SIGCONT if on else signal.SIGSTOP)
+
+    burn(False)
+    try:
+        yield burn
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+def count_to_no_end() -> None:
+    os.nice(19)
+    number = 0
+    while True:
+        number += 1
 
 
 def wait_and_forget(journal: Path) -> None:
@@ -116,7 +153,8 @@ def latencies(client: Client, seconds: float) -> list[float]:
     return found
 
 
-def told(milliseconds: list[float]) -> str:
+def told(rounds: list[list[float]]) -> str:
+    milliseconds = [one for latencies in rounds for one in latencies]
     p90 = statistics.quantiles(milliseconds, n=10)[-1]
     return f"median {statistics.median(milliseconds):.2f} ms, p90 {p90:.2f} ms, {len(milliseconds)} calls"
 
