@@ -7,6 +7,7 @@ rows themselves are at fault, and none of them was taken) or `Unconfirmed` (they
 from __future__ import annotations
 
 import contextlib
+import functools
 import getpass
 import logging
 import os
@@ -395,12 +396,23 @@ def _columns(target: schema.Target, rows: Sequence[Row]) -> list[list[Any]]:
 def _converted(kind: Kind, scale: int, values: list[Any]) -> list[Any]:
     if scale:
         to_ticks = schema.ticks(scale)
-        return [None if value is None else to_ticks(time_number(value)) for value in values]
+        return [None if value is None else to_ticks(_milliseconds(value)) for value in values]
     if kind is Kind.MAP:
-        return [orjson.loads(value) for value in values]
+        read = {value: orjson.loads(value) for value in set(values)}  # many are alike
+        return [read[value] for value in values]
     if kind is Kind.FLAG:
         return [bool(value) for value in values]
     return values
+
+
+def _milliseconds(text: str) -> int:
+    """As time_number does, several times as fast where times are close to one another, as a batch's are."""
+    return _second(text[:19]) + int(text[20:]) if len(text) == 23 else time_number(text)
+
+
+@functools.lru_cache(maxsize=4096)
+def _second(text: str) -> int:
+    return time_number(text)
 
 
 # What a row without a call_id is known by: see `_content_key`
