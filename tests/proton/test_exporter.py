@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from calltracker.call import COLUMNS
+from calltracker.proton.exporter import LONGEST_REST, REST, Exporter
+from calltracker.proton.settings import Settings
 
 from .conftest import add, fill, left, make_call, wait_for
 
@@ -23,3 +25,15 @@ def test_every_column_arrives_as_the_call_had_it(path, server, export):
     assert dict(zip(names, server.rows("llm_calls", *names)[0], strict=True)) == {
         name: getattr(call, name) for name in names
     }
+
+
+def test_delivery_rests_while_calls_come_and_at_no_other_time(path, monkeypatch):
+    exporter = Exporter(path, Settings(host="127.0.0.1"))
+    waits: list[float] = []
+    monkeypatch.setattr(exporter._stopping, "wait", waits.append)
+    exporter._rest(0.01)
+    assert waits == []
+    exporter.wake()
+    exporter._rest(0.01)
+    exporter._rest(60)
+    assert waits == [0.01 * REST, LONGEST_REST]
