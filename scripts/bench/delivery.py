@@ -77,22 +77,73 @@ def show(rows: int, bare: list[float], exported: list[float], grown: int) -> Non
     print(f"memory: the peak grew by {grown / 1024:.1f} MiB after the first round")
 
 
+# As many fields as the official package sends and OpenAI answers, each about as long.
+REQUEST_HEADERS = {
+    "accept": "application/json",
+    "accept-encoding": "gzip, deflate, br, zstd",
+    "authorization": "Bearer [masked]",
+    "connection": "keep-alive",
+    "content-length": "2077",
+    "content-type": "application/json",
+    "host": "api.openai.com",
+    "user-agent": "OpenAI/Python 2.54.0",
+} | {
+    f"x-stainless-{name}": "CPython 3.13.0"
+    for name in ("arch", "async", "lang", "os", "package-version", "read-timeout", "retry-count", "runtime", "version")
+}
+RESPONSE_HEADERS = {
+    "content-encoding": "gzip",
+    "content-type": "application/json",
+    "date": "Tue, 24 Nov 2026 12:00:00 GMT",
+    "openai-organization": "an-organization",
+    "openai-processing-ms": "871",
+    "openai-version": "2020-10-01",
+    "server": "cloudflare",
+    "set-cookie": "[masked]",
+} | {
+    f"x-ratelimit-{name}-{what}": "29999" for name in ("limit", "remaining", "reset") for what in ("requests", "tokens")
+}
+
+
 def make_call(size: int) -> Call:
+    """A call with `size` bytes of request and answer, of which the answer stands twice in a row."""
     now = time.time_ns() // 1_000_000
+    call_id = str(new_call_id())
+    request_id = f"req_{call_id.replace('-', '')}"
+    text = '{"id": "chatcmpl-1", "choices": "' + "a" * (size // 2) + '"}'
     return Call(
         request_method="POST",
         request_url="https://api.openai.com/v1/chat/completions",
-        request_headers={"content-type": "application/json", "user-agent": "OpenAI/Python 1.60.0"},
+        request_headers=REQUEST_HEADERS,
         request_content='{"model": "gpt-4o", "messages": "' + "q" * (size // 2) + '"}',
-        request_time=now - 900,
+        request_time=now - 900 - hash(call_id) % 1000,
         response_time=now,
         response_status_code=200,
-        response_text='{"choices": "' + "a" * (size // 2) + '"}',
-        call_id=str(new_call_id()),
+        response_text=text,
+        call_id=call_id,
         operation="chat",
+        server_address="api.openai.com",
         request_model="gpt-4o",
+        response_model="gpt-4o-2024-08-06",
+        response_id=f"chatcmpl-{call_id}",
+        request_id=request_id,
+        first_byte_time=now - 30,
         input_tokens=100,
+        cached_input_tokens=0,
         output_tokens=200,
+        reasoning_tokens=0,
+        finish_reason="stop",
+        service_tier="default",
+        retry_count=0,
+        server_processing_ms=871,
+        outcome="ok",
+        response_headers=RESPONSE_HEADERS | {"x-request-id": request_id},
+        response_json=text,
+        request_bytes=size // 2,
+        response_bytes=size // 2,
+        api_key_hash="0123456789abcdef",
+        user_agent="OpenAI/Python 2.54.0",
+        tags={"team": "search"},
     )
 
 
