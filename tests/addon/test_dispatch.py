@@ -45,6 +45,16 @@ def manager():
         assert "trigger_event" not in vars(context.master.addons)
 
 
+async def test_a_mitmproxy_that_we_do_not_know_keeps_its_own(monkeypatch):
+    async def another(self, event):
+        await self.all_at_once(event)
+
+    with taddons.context() as context:
+        monkeypatch.setattr(type(context.master.addons), "trigger_event", another)
+        ShortDispatch(context.master.addons).begin()
+        assert "trigger_event" not in vars(context.master.addons)
+
+
 async def test_in_order_past_errors_and_up_to_a_halt(manager):
     seen: list[str] = []
     built_in = [anticache.AntiCache(), disable_h2c.DisableH2C(), stickycookie.StickyCookie()]
