@@ -21,7 +21,10 @@ class Answer(NamedTuple):
 
 
 def answer_of(answer: Any) -> Answer:
-    """Read a chat completion, completion, response, run, or any other object of the API."""
+    """Read a chat completion, completion, response, run, or any other object of the API.
+
+    https://platform.openai.com/docs/api-reference: chat/object, completions/object, responses/object, runs/object.
+    """
     if not isinstance(answer, dict):
         return Answer()
     return Answer(

@@ -18,7 +18,10 @@ class BatchOutput(NamedTuple):
 
 
 def read(content: bytes) -> BatchOutput | None:
-    """Add up a batch's output or error file; None when the content is something else. A cut last line is left out."""
+    """Add up a batch's output or error file; None when the content is something else. A cut last line is left out.
+
+    https://platform.openai.com/docs/api-reference/batch/request-output
+    """
     first = content.partition(b"\n")[0]
     if b'"custom_id"' not in first or b'"response"' not in first:
         return None

@@ -11,7 +11,7 @@ def error_of(payload: Any) -> str:
     """Read an error body or event of OpenAI, Azure or a compatible server; '' when it tells of none.
 
     Shapes: {"error": {…}} and [{"error": {…}}]; {"error": "text"}; {"message", "type", "code"} (vLLM, API gateways);
-    {"detail": …} (FastAPI).
+    {"detail": …} (FastAPI). https://platform.openai.com/docs/guides/error-codes
     """
     if isinstance(payload, list):
         payload = payload[0] if payload else None

@@ -20,7 +20,7 @@ _ELIDED = b"X-LLM-Calls-Elided"
 
 
 def boundary_of(content_type: str) -> bytes:
-    """Give the boundary that a Content-Type names; b'' where it names none."""
+    """Give the boundary that a Content-Type names (RFC 2046, 5.1.1); b'' where it names none."""
     try:
         kind, options = parse_options_header(content_type)
     except (ValueError, UnicodeError):
@@ -29,7 +29,7 @@ def boundary_of(content_type: str) -> bytes:
 
 
 class FileEliding:
-    """Filters a multipart body: `feed` gives what may be written now, `finish` the rest; never raises.
+    """Filters a multipart body (RFC 7578): `feed` gives what may be written now, `finish` the rest; never raises.
 
     Part heads and fields pass through. The content of a part with a filename, and of a field above 256 KiB, becomes a
     JSON object of its size and SHA-256. What is no multipart (no boundary in the type, or none found in the body)

@@ -43,7 +43,11 @@ class Operation(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def operation_of(method: str, url: str) -> Operation:
-    """Tell the operation of a request; never raises."""
+    """Tell the operation of a request; never raises. https://platform.openai.com/docs/api-reference
+
+    Names: OpenTelemetry's gen_ai.operation.name,
+    https://opentelemetry.io/docs/specs/semconv/registry/attributes/gen-ai/
+    """
     try:
         parts = urlsplit(url)
         segments = [unquote(segment) for segment in parts.path.split("/") if segment]

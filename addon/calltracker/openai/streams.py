@@ -169,7 +169,10 @@ RESPONSE_ENDS = frozenset(
 
 
 class Response:
-    """The Responses API, and a response of Realtime: the last event has the whole object; before it, items grow."""
+    """The Responses API, and a response of Realtime: the last event has the whole object; before it, items grow.
+
+    https://platform.openai.com/docs/api-reference/responses-streaming, https://platform.openai.com/docs/api-reference/realtime-server-events
+    """
 
     def __init__(self) -> None:
         self.done: bool | None = False
@@ -257,7 +260,10 @@ _ENVELOPE = ("type", "sequence_number")  # of an event, no part of the answer
 
 
 class Images:
-    """Image generation and edits: each finished image comes in an event of its own; partial ones are not kept."""
+    """Image generation and edits: each finished image comes in an event of its own; partial ones are not kept.
+
+    https://platform.openai.com/docs/api-reference/images-streaming
+    """
 
     def __init__(self) -> None:
         self.done: bool | None = False
@@ -280,7 +286,10 @@ class Images:
 
 
 class Transcript:
-    """Transcriptions: text in deltas, and whole in the event that ends the stream; segments with diarization."""
+    """Transcriptions: text in deltas, and whole in the event that ends the stream; segments with diarization.
+
+    https://platform.openai.com/docs/api-reference/audio/transcript-text-delta-event
+    """
 
     def __init__(self) -> None:
         self.done: bool | None = False
@@ -305,7 +314,7 @@ class Transcript:
 
 
 class Speech:
-    """Speech as events: audio in base64, of which the size is kept."""
+    """Speech as events: audio in base64, of which the size is kept. https://platform.openai.com/docs/api-reference/audio/speech-audio-delta-event"""
 
     def __init__(self) -> None:
         self.done: bool | None = False

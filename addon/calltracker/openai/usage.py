@@ -46,7 +46,7 @@ def usage_of(answer: Mapping[str, Any]) -> Any:
 
 
 def tokens_of(usage: Any) -> Tokens:
-    """Read a `usage` object of any API."""
+    """Read a `usage` object: of https://platform.openai.com/docs/api-reference, or of a compatible server."""
     if not isinstance(usage, dict):
         return Tokens()
     return Tokens(*[_first(usage, paths) for paths in _PATHS.values()])
