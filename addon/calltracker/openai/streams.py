@@ -171,7 +171,7 @@ RESPONSE_ENDS = frozenset(
 class Response:
     """The Responses API, and a response of Realtime: the last event has the whole object; before it, items grow.
 
-    https://platform.openai.com/docs/api-reference/responses-streaming, https://platform.openai.com/docs/api-reference/realtime-server-events
+    https://platform.openai.com/docs/api-reference/responses-streaming, …/realtime-server-events
     """
 
     def __init__(self) -> None:
@@ -314,7 +314,10 @@ class Transcript:
 
 
 class Speech:
-    """Speech as events: audio in base64, of which the size is kept. https://platform.openai.com/docs/api-reference/audio/speech-audio-delta-event"""
+    """Speech as events: audio in base64, of which the size is kept.
+
+    https://platform.openai.com/docs/api-reference/audio/speech-audio-delta-event
+    """
 
     def __init__(self) -> None:
         self.done: bool | None = False
