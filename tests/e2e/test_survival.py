@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import threading
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,24 @@ def test_the_proxy_is_killed_under_load(make_proxy: Any, standin: StandIn, tmp_p
     assert {model: outcomes.get(model) for model in load.finished} == dict.fromkeys(load.finished, "ok")
     assert set(outcomes.values()) <= {"ok", "interrupted", "client_cancelled", "server_cut"}
     assert len(rows) <= len(load.begun)
+
+
+@pytest.mark.parametrize("coding", ["", "gzip"])
+def test_the_proxy_is_killed_as_soon_as_the_client_has_the_last_event(
+    make_proxy: Any, standin: StandIn, coding: str
+) -> None:
+    proxy = make_proxy()
+    more = {"coding": coding} if coding else {}
+    with Client(proxy, "api.openai.com") as client:
+        client.begin("POST", CHAT, {**BODY, "stream": True}, behaviour="chat_stream", late_gate="end", **more)
+        client.head()
+        decode, text = zlib.decompressobj(47).decompress if coding else bytes, b""
+        while not text.endswith(b"data: [DONE]\n\n"):
+            size = int(client.read_until(b"\r\n"), 16)
+            text += decode(client.read_exactly(size + 2)[:size])
+        proxy.kill()
+    [row] = proxy.wait_rows(1)
+    assert (row["outcome"], row["response_text"]) == ("ok", text.decode())
 
 
 def test_sigterm_ends_what_is_under_way(proxy: Proxy, standin: StandIn) -> None:

@@ -92,6 +92,7 @@ class Track:
     response: BodyKeeper | None = None
     tee: Callable[[bytes], object] | None = None
     left: int | None = None  # bytes of a response of known length that are still to come
+    coded_events: bool = False  # an event stream with a content-encoding: what its last event is cannot be seen
     ended: bool = False
     request_done: bool = False
     lost: bool = False
@@ -184,6 +185,7 @@ class Recorder:
             return
         if response.stream or _is_streamed_response(head):
             track.left = head.content_length
+            track.coded_events = head.is_event_stream and "content-encoding" in head.values
             track.tee = response.stream = self._response_tee(track, response.stream)
 
     def _encode_response_head(self, track: Track, facts: dict[str, object], headers: list[tuple[str, str]]) -> bytes:
@@ -210,7 +212,7 @@ class Recorder:
         def leave(data: bytes) -> None:
             if track.left is not None:
                 track.left -= len(data)
-            if track.left == 0 or b"[DONE]" in data[-32:]:
+            if track.left == 0 or track.coded_events or b"[DONE]" in data[-32:]:
                 self._spool.commit_now(HOLD_SECONDS)
 
         return self._tee(track, RecordKind.RESPONSE_DATA, leave, other)
