@@ -145,6 +145,7 @@ def unread_call(capture: Capture, why: str) -> Call:
         response_status_code=capture.response_head.get("status", 0),
         response_text="",
         server_address=begin["server"],
+        api_key_hash=begin["api_key_hash"],
         outcome=_OUTCOMES.get(end.get("ending", Ending.INTERRUPTED), Outcome.OK).value,
         error=f"the capture could not be read: {why}",
         truncated=True,

@@ -203,7 +203,8 @@ def test_a_full_disk_for_a_while_refuses_no_row(path, server, export):
     ids = fill(path, 300)
     exporter = export(server.port)
     wait_for(lambda: "disk is full" in exporter.status()["error"])
-    time.sleep(QUICK["visibility"] * 3)  # long enough for several tries
+    asked = len(server.queries)
+    wait_for(lambda: len(server.queries) > asked + 20)  # several tries
     assert waiting(path) == 300
     server.hook = lambda stage, stream, rows: None
     wait_for(lambda: not left(path))

@@ -1,5 +1,7 @@
+import logging
 from itertools import pairwise
 
+from calltracker.capture.console import _LogMask
 from calltracker.capture.console import masked as masked_line
 from calltracker.capture.secrets import MASK, BodyMask, Redaction, credentials, key_hash, mask_text
 from hypothesis import given
@@ -99,6 +101,19 @@ def test_lines_of_a_stream_are_given_when_they_are_whole():
     mask = BodyMask((KEY,), lines=True)
     assert mask.feed(b"data: a\n\ndata: b") == b"data: a\n\n"
     assert mask.feed(b"c\n") == b"data: bc\n"
+
+
+def test_masking_the_log_raises_for_no_record():
+    mask = _LogMask(Redaction)
+    for message, args, said in (
+        ("GET https://h/?api-key=%s", ("zz",), f"GET https://h/?api-key={MASK}"),
+        ("a lone \ud800 and %s", (KEY,), f"a lone \ud800 and {MASK}"),
+    ):
+        record = logging.LogRecord("mitmproxy", logging.INFO, "", 1, message, args, None)
+        assert mask.filter(record)
+        assert record.getMessage() == said
+    broken = logging.LogRecord("mitmproxy", logging.INFO, "", 1, "%d calls", ("many",), None)
+    assert mask.filter(broken)  # logging itself tells of such a mistake; raised here, it would reach whoever logged
 
 
 def test_what_mitmproxy_prints_is_masked():

@@ -32,10 +32,10 @@ def masked(text: str, redaction: Redaction) -> str:
     if "?" in text or "@" in text:
         text = _URL.sub(lambda match: redaction.url(match[0]), text)
     mask = BodyMask(())
-    data = text.encode("utf-8", "surrogateescape")
+    data = text.encode("utf-8", "surrogatepass")
     if mask.is_clean(data):
         return text
-    return (mask.feed(data) + mask.finish()).decode("utf-8", "surrogateescape")
+    return (mask.feed(data) + mask.finish()).decode("utf-8", "surrogatepass")
 
 
 class _Output:
@@ -60,7 +60,10 @@ class _LogMask(logging.Filter):
         self._redaction = redaction
 
     def filter(self, record: logging.LogRecord) -> bool:
-        said = record.getMessage()
+        try:
+            said = record.getMessage()
+        except Exception:  # noqa: BLE001 - somebody's arguments do not fit: the handler tells, an error here would not
+            return True
         safe = masked(said, self._redaction())
         if safe != said:
             record.msg, record.args = safe, ()

@@ -145,9 +145,9 @@ def mask_text(text: str, keys: Iterable[str] = ()) -> str:
     for key in keys:
         if len(key) >= SHORTEST_KEY:
             text = text.replace(key, MASK)
-    data = text.encode("utf-8", "surrogateescape")
+    data = text.encode("utf-8", "surrogatepass")
     if _may_have_shapes(data):
-        return _SHAPES.sub(MASK.encode(), data).decode("utf-8", "surrogateescape")
+        return _SHAPES.sub(MASK.encode(), data).decode("utf-8", "surrogatepass")
     return text
 
 

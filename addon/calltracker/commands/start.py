@@ -16,13 +16,13 @@ from urllib.parse import urlsplit
 import click
 
 from .. import settings
-from ..capture.hosts import Hosts
+from ..capture.hosts import DEFAULT_HOSTS, Hosts
 from ..paths import state_folder
 from ..trust import authority, bundle, launch, proxy
 from .refusal import Refused
 
 OPENAI = "https://api.openai.com/v1"
-AZURE = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
+AZURE = tuple(host.removeprefix("*") for host in DEFAULT_HOSTS if host.endswith(".azure.com"))
 
 
 @click.command(context_settings={"ignore_unknown_options": False})
