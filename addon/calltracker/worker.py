@@ -4,19 +4,19 @@ It is started by the proxy (`python -m calltracker.worker`) with its settings as
 which stays open for as long as the proxy lives. What it has to say goes to the standard output, a line each. It may be
 slow, or be killed at any instant: the captures wait in the file, and a capture that is read twice gives one row.
 
-How far a run has been read is kept per segment, in the journal, together with the calls that were open at the
-segment's end; within a segment a new worker reads again from the start.
+How far a run has been read is kept in the journal at the end of each segment; within a segment a new worker reads again
+from the start. A new journal (the old one was removed, or set aside) does not know what the old one held: how far the
+run has been read is kept there at once, so that no row comes, or is delivered, a second time.
 """
 
 from __future__ import annotations
 
 import logging
-import pickle
 import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,134 +24,19 @@ from filelock import FileLock, Timeout
 
 from . import journal, paths, retention
 from .call import Call
-from .capture.records import LARGEST as LARGEST_RECORD
-from .capture.records import MAGIC, CorruptRecordError, Record, RecordKind, decode
 from .capture.spool import PROXY_LOCK, SEGMENT_SUFFIX
-from .following import Following
 from .proton.exporter import Exporter
+from .reading import WORKER_LOCK, Run
 from .row import without_content
 from .worker_settings import WorkerSettings
 
 POLL_SECONDS = 0.05
-READ_BYTES = 1024 * 1024
 ADOPT_SECONDS = 2.0  # how often runs whose proxy has ended are looked for
 PRUNE_SECONDS = 60.0
 RETRY_SECONDS = 0.5  # how often a journal that cannot be written is tried again
 FAREWELL_SECONDS = 3.0  # how long, at the end, rows are still delivered
-WORKER_LOCK = "worker.lock"
 
 log = logging.getLogger("llm_calls")
-
-
-class Run:
-    """One run's folder, read in order. What `read` gives goes to the journal before anything is removed."""
-
-    def __init__(self, folder: Path, checkpoint: tuple[int, bytes] | None) -> None:
-        self.folder = folder
-        self.name = folder.name
-        self._segment, state = checkpoint or (0, b"")
-        self.open: dict[bytes, Following] = _restored(state)
-        self._offset = 0
-        self._ended: Path | None = None
-
-    def segments(self) -> list[Path]:
-        return sorted(self.folder.glob("*" + SEGMENT_SUFFIX))
-
-    def read(self) -> tuple[list[Call], bool]:
-        """Read what has come, up to some megabytes: the rows of calls that ended, and whether there may be more."""
-        for path in self.segments():
-            number = int(path.stem)
-            if number <= self._segment:
-                path.unlink(missing_ok=True)
-                continue
-            newer = (self.folder / f"{number + 1:010d}{SEGMENT_SUFFIX}").exists()
-            calls, moved = self._read_segment(path)
-            if newer and not moved:
-                self._ended = path
-                self._segment, self._offset = number, 0
-                moved = True
-            return calls, moved
-        return [], False
-
-    def _read_segment(self, path: Path) -> tuple[list[Call], bool]:
-        calls: list[Call] = []
-        moved = False
-        size = READ_BYTES
-        with path.open("rb") as file:
-            self._offset = max(self._offset, len(MAGIC))
-            while True:
-                file.seek(self._offset)
-                data = file.read(size)
-                try:
-                    for record in decode(data):
-                        self._offset += record.size
-                        moved = True
-                        calls += self._take(record)
-                except CorruptRecordError:
-                    self._set_aside(path)
-                    return calls, moved
-                if moved or len(data) < size or size > LARGEST_RECORD:
-                    return calls, moved
-                size *= 8
-
-    def _set_aside(self, path: Path) -> None:
-        kept = path.with_suffix(".corrupt")
-        log.warning(
-            "captures from byte %d of %s on cannot be read; the file is kept as %s", self._offset, path, kept.name
-        )
-        path.rename(kept)
-        path.touch(mode=0o600)  # so that the run goes on with the next segment
-
-    def _take(self, record: Record) -> Iterator[Call]:
-        key = record.call_id.bytes
-        if record.kind is RecordKind.BEGIN:
-            self.open[key] = Following(record)
-            return
-        following = self.open.get(key)
-        if following is None:
-            return  # its begin was lost, and counted by the proxy
-        yield from following.take(record)
-        if record.kind is RecordKind.END:
-            del self.open[key]
-
-    def interrupt(self) -> list[Call]:
-        """The proxy has ended: give the rows of the calls that were under way."""
-        calls = [call for following in self.open.values() for call in following.interrupted()]
-        self.open.clear()
-        return calls
-
-    def checkpoint(self) -> tuple[int, bytes]:
-        """How far the run has been read: (the last segment that was read whole, the calls open then)."""
-        return self._segment, pickle.dumps(self.open)
-
-    @property
-    def segment_ended(self) -> bool:
-        """Whether the last read came to a segment's end: then the checkpoint is due, before the next read."""
-        return self._ended is not None
-
-    def remove_ended_segment(self) -> None:
-        """Remove the segment that was read to its end, after its checkpoint has been committed."""
-        if self._ended is not None:
-            self._ended.unlink(missing_ok=True)
-            self._ended = None
-
-    def remove(self) -> None:
-        """Remove the folder of a run that has been read to its end; what is corrupt stays."""
-        for path in [*self.segments(), self.folder / PROXY_LOCK, self.folder / WORKER_LOCK]:
-            path.unlink(missing_ok=True)
-        if not any(self.folder.iterdir()):
-            self.folder.rmdir()
-
-
-def _restored(state: bytes) -> dict[bytes, Following]:
-    if not state:
-        return {}
-    try:
-        following: dict[bytes, Following] = pickle.loads(state)
-    except Exception as error:  # noqa: BLE001 - written by another version: those calls cannot be followed on
-        log.warning("calls that an earlier worker had begun to read cannot be continued: %s", error)
-        return {}
-    return following
 
 
 class Worker:
@@ -162,6 +47,8 @@ class Worker:
         self._proxy_gone = proxy_gone
         self._spool = paths.spool_folder(settings.journal)
         self._connection: sqlite3.Connection | None = None
+        self._opened_file: tuple[int, int] | None = None
+        self._journals_begun = 0  # in the place of one that was removed or set aside
         self._exporter: Exporter | None = None
         self._locks: dict[str, FileLock] = {}
         self._complained = ""
@@ -178,7 +65,7 @@ class Worker:
             if gone and not moved:
                 break
             if not moved:
-                self._housekeeping()
+                self._housekeeping(own)
                 self._proxy_gone.wait(POLL_SECONDS)
         if own is not None:
             self._end(own, patience=RETRY_SECONDS)
@@ -208,34 +95,40 @@ class Worker:
         return Run(folder, found[0] if found else None)
 
     def _read(self, run: Run) -> bool:
-        calls, moved = run.read()
+        try:
+            calls, moved = run.read()
+        except FileNotFoundError:
+            return False  # somebody has just removed the run's folder; the proxy will make it anew
         if calls or run.segment_ended:
             self._keep(run, calls)
         return moved
 
     def _keep(self, run: Run, calls: list[Call]) -> None:
-        checkpoint = run.checkpoint() if run.segment_ended else None
         if not self._settings.bodies:
             calls = [without_content(call) for call in calls]
 
         def write(connection: sqlite3.Connection) -> None:
             journal.add(connection, calls, for_proton=self._settings.proton is not None)
-            if checkpoint is not None:
-                connection.execute("INSERT OR REPLACE INTO spool_progress VALUES (?, ?, ?)", (run.name, *checkpoint))
+            if run.segment_ended or run.kept_in != self._journals_begun:
+                progress = (run.name, *run.checkpoint())
+                connection.execute("INSERT OR REPLACE INTO spool_progress VALUES (?, ?, ?)", progress)
 
         self._persist(write)
+        run.kept_in = self._journals_begun
         run.remove_ended_segment()
         if calls and self._exporter is not None:
             self._exporter.wake()
 
     def _end(self, run: Run, *, patience: float) -> None:
         """Read a run to its end, and turn what was under way into rows, if its proxy has really ended."""
+        paths.make_private(run.folder)  # somebody may have removed it: what is open has rows all the same
         lock = FileLock(run.folder / PROXY_LOCK)
         try:
             lock.acquire(timeout=patience)
         except (Timeout, OSError):
             return
         with lock:
+            run.proxy_ended = True
             while self._read(run):
                 pass
             self._keep(run, run.interrupt())
@@ -244,11 +137,13 @@ class Worker:
             )
             run.remove()
 
-    def _housekeeping(self) -> None:
+    def _housekeeping(self, own: Run | None) -> None:
         now = time.monotonic()
         if now >= self._next_adoption:
             self._next_adoption = now + ADOPT_SECONDS
             self._adopt()
+            if own is not None and self._is_replaced():
+                self._keep(own, [])
         if now >= self._next_pruning:
             self._next_pruning = now + PRUNE_SECONDS
             self._persist(self._prune)
@@ -282,6 +177,7 @@ class Worker:
                 if journal.is_corrupt(error):
                     self._stop_exporter(0)
                     self._complain(journal.set_aside(self._settings.journal))
+                    self._begin_new()
                     continue
                 self._complain(f"rows wait: the journal {self._settings.journal} cannot be written: {error}")
                 if self._proxy_gone.is_set():
@@ -294,12 +190,25 @@ class Worker:
                 return
 
     def _connected(self) -> sqlite3.Connection:
+        if self._is_replaced():
+            self._stop_exporter(FAREWELL_SECONDS)
+            self._disconnect()
+            self._complain(f"the journal {self._settings.journal} was removed or replaced: what is there now is used")
+            self._begin_new()
         if self._connection is None:
             self._connection = journal.connect(self._settings.journal, fsync=self._settings.fsync)
+            self._opened_file = journal.identity(self._settings.journal)
             if self._settings.proton is not None and self._exporter is None:
                 self._exporter = Exporter(self._settings.journal, self._settings.proton)
                 self._exporter.start()
         return self._connection
+
+    def _is_replaced(self) -> bool:
+        return self._opened_file is not None and journal.identity(self._settings.journal) != self._opened_file
+
+    def _begin_new(self) -> None:
+        self._opened_file = None
+        self._journals_begun += 1
 
     def _disconnect(self) -> None:
         if self._connection is not None:
