@@ -94,6 +94,10 @@ def connect(path: Path, *, fsync: bool = False) -> sqlite3.Connection:
     Raises OSError and sqlite3.Error.
     """
     paths.make_private(path.parent)
+    if not path.exists():
+        # What a journal that somebody removed has left behind would be taken for the new one's.
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
     with contextlib.suppress(FileExistsError):
         # Only where there is none: to close a file takes away the locks that SQLite holds on it in this process.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
@@ -113,6 +117,15 @@ def connect(path: Path, *, fsync: bool = False) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """What tells the file that is at this path from another that takes its place; None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def is_corrupt(error: Exception) -> bool:

@@ -21,6 +21,7 @@ import ssl
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,6 +99,7 @@ class Proxy:
         self._addon = addon
         self._tool = tool
         self._log = folder / "proxy.log"
+        self._mark = uuid.uuid4().hex  # in the environment of the proxy and of whatever it starts
         self._ready = folder / "listening.json"
 
     @property
@@ -158,8 +160,8 @@ class Proxy:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**environment, **self._environment},
-                start_new_session=True,  # so that `close` can find whatever the proxy leaves behind
+                env={**environment, **self._environment, "LLM_CALLS_TEST_MARK": self._mark},
+                start_new_session=True,  # so that Ctrl-C ends the tests and they end it
             )
 
     def start(self) -> None:
@@ -186,9 +188,9 @@ class Proxy:
         self.process.wait(WAIT)
 
     def children(self) -> list[int]:
-        """The process ids of what else runs in the proxy's session: the worker."""
+        """The process ids of what else was started for this proxy, itself or by it, and runs: its worker."""
         assert self.process
-        return [pid for pid in _session(self.process.pid) if pid != self.process.pid]
+        return [pid for pid in _processes(self._mark) if pid != self.process.pid]
 
     def close(self) -> None:
         """End it and whatever it has left behind."""
@@ -200,8 +202,8 @@ class Proxy:
             except subprocess.TimeoutExpired:
                 self.kill()
         with contextlib.suppress(AssertionError):  # a worker that ends by itself may do so
-            until(lambda: not _session(self.process.pid), timeout=5)
-        for pid in _session(self.process.pid):
+            until(lambda: not self.children(), timeout=5)
+        for pid in self.children():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -220,6 +222,11 @@ class Proxy:
                 if "no such table" in str(error):
                     return []  # the worker has just made the file
                 raise
+
+    def remove_journal(self) -> None:
+        """Remove the journal as people do, with what SQLite keeps beside it."""
+        for suffix in ("", "-wal", "-shm"):
+            self.journal.with_name(self.journal.name + suffix).unlink(missing_ok=True)
 
     def wait_rows(self, wanted: int | Callable[[list[Row]], Any], timeout: float = WAIT) -> list[Row]:
         """Wait until there are at least so many rows, or until the condition holds, and return them."""
@@ -295,13 +302,12 @@ def _readable(row: sqlite3.Row) -> Row:
     return {name: json.loads(row[name]) if name in maps else row[name] for name in row.keys()}  # noqa: SIM118
 
 
-def _session(leader: int) -> list[int]:
-    """The living processes of a session (Linux); zombies do not count."""
+def _processes(mark: str) -> list[int]:
+    """The living processes that have this in their environment (Linux); zombies have none."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            state, _, _, session, *_ = (folder / "stat").read_text().rpartition(")")[2].split()
-            if int(session) == leader and state != "Z":
+        with contextlib.suppress(OSError):
+            if mark.encode() in (folder / "environ").read_bytes():
                 found.append(int(folder.name))
     return found
 

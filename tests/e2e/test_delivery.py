@@ -106,8 +106,24 @@ class Load:
         self._thread.join()
 
 
+def test_a_journal_removed_while_rows_are_delivered(make_proxy: Any, proton: Server) -> None:
+    """What was delivered before is not sent again, even by a worker that has to read the captures anew."""
+    proxy = make_proxy(environment=environment(proton))
+    call(proxy, 3)
+    until(lambda: proton.count() == 3, what=lambda: proxy.log)
+    proxy.remove_journal()
+    call(proxy, 2)
+    until(lambda: proton.count() == 5, what=lambda: proxy.log)
+    kill_workers(proxy)
+    call(proxy, 2)
+    until(lambda: proton.count() == 7, what=lambda: proxy.log)
+    assert proxy.stop() == 0
+    assert len(set(proton.rows("llm_calls", "call_id"))) == proton.count() == 7
+    assert len(proxy.rows()) == 4
+
+
 def kill_workers(proxy: Proxy) -> None:
-    for pid in proxy.children():
+    for pid in until(proxy.children):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import sqlite3
 import threading
@@ -254,7 +255,7 @@ def limit(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 def requestheaders(flow):
-    if flow.request.path == "/v1/limit":  # not before: the worker would inherit it
+    if flow.request.path == "/v1/limit":
         limit(40_000)
     if flow.request.path == "/v1/lift":
         limit(resource.RLIM_INFINITY)
@@ -266,8 +267,9 @@ def test_a_full_disk(make_proxy: Any, tmp_path: Path) -> None:
     script.write_text(LIMITED)
     proxy = make_proxy(scripts=[script])
     with Client(proxy, "api.openai.com") as client:
+        client.request("GET", "/v1/models", behaviour="models")
+        proxy.wait_rows(1)  # the worker runs: it is not to inherit the limit
         client.request("GET", "/v1/limit", behaviour="models")
-        proxy.wait_rows(1)
         for _ in range(8):
             assert client.request("POST", CHAT, BODY, behaviour="chat", size=20_000).status == 200
         proxy.wait_log("calls go on but are not recorded")
@@ -311,6 +313,40 @@ def test_the_journal_is_locked_by_another_program(proxy: Proxy, client: Client) 
     other.close()
     assert len(proxy.wait_rows(4)) == 4
     proxy.wait_log("the journal is written again")
+
+
+@pytest.mark.parametrize("removed", ["journal", "its file alone", "spool", "all"])
+def test_files_removed_while_in_use(proxy: Proxy, client: Client, removed: str) -> None:
+    """People remove the journal to begin anew: calls are recorded on, and no old row comes again."""
+    for number in range(3):
+        client.request("GET", f"/v1/models/{number}", behaviour="models")
+    proxy.wait_rows(3)
+    if removed == "all":
+        shutil.rmtree(proxy.journal.parent)
+    elif removed == "spool":
+        shutil.rmtree(next(proxy.journal.parent.glob("*-spool")))
+    elif removed == "its file alone":
+        proxy.journal.unlink()
+    else:
+        proxy.remove_journal()
+    wanted = {"3", "4"} | ({"0", "1", "2"} if removed == "spool" else set())
+    client.request("GET", "/v1/models/3", behaviour="models")
+    proxy.wait_rows(lambda rows: rows and rows[-1]["request_url"].endswith("/3"))
+    os.kill(worker_pid(proxy), signal.SIGKILL)  # the next one reads on where this one was
+    client.request("GET", "/v1/models/4", behaviour="models")
+    proxy.wait_rows(lambda rows: rows and rows[-1]["request_url"].endswith("/4"))
+    assert proxy.stop() == 0
+    numbers = [row["request_url"].rpartition("/")[2] for row in proxy.rows()]
+    assert (set(numbers), len(numbers)) == (wanted, len(wanted))
+    assert proxy.log.count("was removed") == (2 if removed == "all" else 1)
+
+
+def test_a_removed_journal_is_there_again_before_the_next_call(proxy: Proxy, client: Client) -> None:
+    client.request("POST", CHAT, BODY)
+    proxy.wait_rows(1)
+    proxy.remove_journal()
+    until(proxy.journal.exists)
+    assert proxy.rows() == []
 
 
 def test_a_corrupt_journal_is_set_aside(proxy: Proxy, client: Client) -> None:

@@ -1,12 +1,15 @@
 import asyncio
 import errno
 import os
+import shutil
+import stat
 import uuid
 
 import pytest
 from calltracker.capture import spool as spool_module
 from calltracker.capture.records import MAGIC, RecordKind, decode, encode_data
 from calltracker.capture.spool import Entry, Spool
+from filelock import FileLock, Timeout
 
 CALL = uuid.uuid4()
 
@@ -107,6 +110,26 @@ def test_a_write_that_fails_is_taken_back_whole_and_said_once(spool, said, monke
     assert spool.commit_now(5)
     assert written(spool) == [b"kept"]
     assert [("No space left" in line, "again" in line) for line in said] == [(True, False), (False, True)]
+
+
+@pytest.mark.parametrize("removed", ["segment", "run", "all"])
+def test_what_another_program_removed_is_begun_again(spool, said, removed):
+    spool.put(record(b"before"))
+    assert spool.commit_now(5)
+    if removed == "segment":
+        next(spool.run.glob("*.spool")).unlink()
+    else:
+        shutil.rmtree(spool.run if removed == "run" else spool.run.parent.parent)
+    for number in range(3):
+        spool.put(record(b"%d" % number))
+        assert spool.commit_now(5)
+    assert written(spool) == [b"0", b"1", b"2"]
+    assert [path.name for path in spool.run.glob("*.spool")] == ["0000000002.spool"]
+    assert len(said) == 1
+    assert "was removed by another program" in said[0]
+    with pytest.raises(Timeout):  # the run is still known to be under way
+        FileLock(spool.run / spool_module.PROXY_LOCK).acquire(blocking=False)
+    assert stat.S_IMODE(spool.run.parent.parent.stat().st_mode) == 0o700
 
 
 def test_one_that_cannot_be_encoded_does_not_harm_the_others(spool, said):

@@ -94,6 +94,7 @@ class Spool:
         self._slow_until = 0.0
         self._pause = 0.0
         self._file = -1
+        self._path = self.run  # of the segment
         self._segment = 0
         self._offset = 0
         self._tried = -RETRY_SECONDS
@@ -235,6 +236,8 @@ class Spool:
             return b""
 
     def _write(self, data: bytes) -> bool:
+        if self._file >= 0 and not self._path.exists():
+            self._begin_again()
         if self._file < 0 and not self._reopened():
             return False
         try:
@@ -275,6 +278,15 @@ class Spool:
         self._failed_size = max(self._failed_size, size)
         self._failed_at = time.monotonic()
 
+    def _begin_again(self) -> None:
+        # What is written to a file that was removed is recorded nowhere, for as long as the proxy lives.
+        self._say(f"{self._path} was removed by another program; calls are recorded on in a new file")
+        os.close(self._file)
+        self._file = -1
+        if not Path(self._lock.lock_file).exists():
+            self._lock.release(force=True)
+        self._open_or_complain()
+
     def _reopened(self) -> bool:
         if time.monotonic() - self._tried < RETRY_SECONDS:
             self.counts.failed_writes += 1
@@ -309,7 +321,7 @@ class Spool:
             raise
         if self._file >= 0:
             os.close(self._file)
-        self._file, self._segment, self._offset = file, self._segment + 1, len(MAGIC)
+        self._file, self._path, self._segment, self._offset = file, path, self._segment + 1, len(MAGIC)
 
 
 def _write_all(file: int, data: bytes) -> None:
