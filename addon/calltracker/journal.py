@@ -123,7 +123,7 @@ def identity(path: Path) -> tuple[int, int] | None:
     """What tells the file that is at this path from another that takes its place; None where there is none."""
     try:
         found = path.stat()
-    except FileNotFoundError:
+    except OSError:
         return None
     return found.st_dev, found.st_ino
 

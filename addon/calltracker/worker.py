@@ -121,9 +121,9 @@ class Worker:
 
     def _end(self, run: Run, *, patience: float) -> None:
         """Read a run to its end, and turn what was under way into rows, if its proxy has really ended."""
-        paths.make_private(run.folder)  # somebody may have removed it: what is open has rows all the same
         lock = FileLock(run.folder / PROXY_LOCK)
         try:
+            paths.make_private(run.folder)  # somebody may have removed it: what is open has rows all the same
             lock.acquire(timeout=patience)
         except (Timeout, OSError):
             return
