@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -63,3 +65,6 @@ def _in_one_line() -> Iterator[None]:
 @click.version_option(__version__, prog_name="llm-calls")
 def main() -> None:
     """Every call that your applications make to OpenAI, as rows in SQL."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal, or a pipe on Windows, that is not UTF-8: what it lacks is escaped, as on the standard error.
+        sys.stdout.reconfigure(errors="backslashreplace")

@@ -10,6 +10,7 @@ import resource
 import shutil
 import signal
 import sqlite3
+import ssl
 import threading
 import time
 import zlib
@@ -232,6 +233,21 @@ def test_a_capture_that_cannot_be_read_harms_no_other(make_proxy: Any, tmp_path:
     assert "injected" in unread["error"]
     assert (unread["request_method"], unread["response_status_code"], unread["outcome"]) == ("POST", 200, "ok")
     assert "the worker ended" not in proxy.log
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_a_client_that_does_not_trust_us_is_told_of_once(make_proxy: Any, standin: StandIn, encoding: str) -> None:
+    """The words hold a character that not every terminal has: that must not come back to whoever logs."""
+    proxy = make_proxy(environment={"PYTHONIOENCODING": encoding})
+    for _ in range(2):
+        with pytest.raises(ssl.SSLCertVerificationError):
+            Client(proxy, "api.openai.com", root=standin.root)
+    with Client(proxy, "api.openai.com") as client:
+        assert client.request("POST", CHAT, BODY).status == 200
+    assert len(proxy.wait_rows(1)) == 1
+    assert proxy.log.count("a client broke off the TLS handshake for api.openai.com") == 1
+    assert ("`llm-calls run -- …`" if encoding == "utf-8" else r"`llm-calls run -- \u2026`") in proxy.log
+    assert "UnicodeEncodeError" not in proxy.log
 
 
 def test_a_state_folder_that_cannot_be_written(make_proxy: Any, tmp_path: Path) -> None:

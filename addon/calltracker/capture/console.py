@@ -5,6 +5,7 @@ mitmdump's dumper writes to a file of its own (`outfp`), mitmproxy's log goes th
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 from collections.abc import Callable
@@ -73,6 +74,8 @@ class _LogMask(logging.Filter):
 def mask_output(redaction: Callable[[], Redaction]) -> None:
     """Mask what mitmproxy prints and logs from now on, by the redaction of that moment.
 
+    What the terminal's encoding lacks is escaped: an error there would come back to whoever logs.
+
     For good: flows that are cut off at the end are printed after the addon's own end.
     """
     dumper = ctx.master.addons.get("dumper")
@@ -80,6 +83,9 @@ def mask_output(redaction: Callable[[], Redaction]) -> None:
     if output is not None:
         dumper.outfp = _Output(output.file if isinstance(output, _Output) else output, redaction)
     for handler in logging.getLogger().handlers:
+        file = getattr(handler, "file", None)
+        if isinstance(file, io.TextIOWrapper) and file.errors == "strict":
+            file.reconfigure(errors="backslashreplace")
         for mask in [mask for mask in handler.filters if isinstance(mask, _LogMask)]:
             handler.removeFilter(mask)
         handler.addFilter(_LogMask(redaction))

@@ -74,8 +74,9 @@ def _ask(file: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
 
 
 def _print_json(columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
+    escaped = "utf" not in sys.stdout.encoding.lower()
     for row in rows:
-        click.echo(json.dumps(dict(zip(columns, map(_plain, row), strict=True)), ensure_ascii=False))
+        click.echo(json.dumps(dict(zip(columns, map(_plain, row), strict=True)), ensure_ascii=escaped))
 
 
 def _print_csv(columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
@@ -89,12 +90,21 @@ def _print_table(columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> Non
     widths = [max(len(text) for text in column) for column in zip(columns, *cells, strict=True)]
     room = shutil.get_terminal_size((10_000, 0)).columns
     numbers = [all(isinstance(row[index], int | float | None) for row in rows) for index in range(len(columns))]
-    for line in (list(columns), ["─" * width for width in widths], *cells):
+    rule = "─" if _can_print("─") else "-"
+    for line in (list(columns), [rule * width for width in widths], *cells):
         padded = (
             text.rjust(width) if number else text.ljust(width)
             for text, width, number in zip(line, widths, numbers, strict=True)
         )
         click.echo("  ".join(padded).rstrip()[:room])
+
+
+def _can_print(text: str) -> bool:
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _cell(value: Any) -> str:
