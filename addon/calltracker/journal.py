@@ -143,8 +143,15 @@ def set_aside(path: Path) -> str:
 
 
 def connect_to_read(path: Path) -> sqlite3.Connection:
-    """Open the journal for reading only. Raises sqlite3.Error, also when there is none."""
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS)
+    """Open the journal for reading only. Raises sqlite3.Error, also when there is none.
+
+    Not with mode=ro: where a writer was killed at a bad moment, the next connection has to put in order what it left,
+    and one of that mode may not ("attempt to write a readonly database": SQLITE_READONLY_ROLLBACK and _RECOVERY,
+    https://sqlite.org/rescode.html). A file that the user cannot write is opened read-only by SQLite itself.
+    """
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_SECONDS)
+    connection.execute("PRAGMA query_only = ON")
+    return connection
 
 
 @contextlib.contextmanager

@@ -213,7 +213,7 @@ class Proxy:
         """The journal's rows that there are now, in the order in which the calls began."""
         if not self.journal.exists():
             return []
-        with contextlib.closing(sqlite3.connect(f"{self.journal.as_uri()}?mode=ro", uri=True)) as connection:
+        with contextlib.closing(sqlite3.connect(f"{self.journal.as_uri()}?mode=rw", uri=True)) as connection:
             connection.row_factory = sqlite3.Row
             try:
                 found = connection.execute(f"SELECT * FROM llm_calls WHERE {where} ORDER BY request_time, call_id")

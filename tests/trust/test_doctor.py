@@ -277,7 +277,7 @@ def test_rows_that_wait_for_proton(tmp_path: Path) -> None:
 
 
 def _note(journal: Path, name: str) -> object:
-    with closing(sqlite3.connect(f"{journal.as_uri()}?mode=ro", uri=True)) as connection:
+    with closing(sqlite3.connect(f"{journal.as_uri()}?mode=rw", uri=True)) as connection:
         try:
             return connection.execute("SELECT value FROM outbox_notes WHERE name = ?", (name,)).fetchone()
         except sqlite3.OperationalError:

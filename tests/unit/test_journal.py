@@ -1,6 +1,8 @@
 import contextlib
 import dataclasses
 import sqlite3
+import subprocess
+import sys
 import time
 
 import pytest
@@ -97,6 +99,39 @@ def test_what_is_no_journal_is_told_and_kept(tmp_path):
     assert not path.exists()
     [kept] = tmp_path.iterdir()
     assert kept.read_bytes() == b"no journal" * 500
+
+
+KILLED = """
+import os, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("PRAGMA cache_size = 1")
+connection.execute("CREATE TABLE llm_calls (a)")
+connection.execute("INSERT INTO llm_calls VALUES (1)")
+connection.execute("BEGIN")
+connection.execute("UPDATE llm_calls SET a = 2")
+connection.execute("WITH RECURSIVE n(i) AS (SELECT 3 UNION ALL SELECT i + 1 FROM n LIMIT 9999) "
+                   "INSERT INTO llm_calls SELECT i FROM n")
+os._exit(0)
+"""
+
+
+def test_a_reader_rolls_back_what_a_killed_writer_left(tmp_path):
+    """As a worker leaves it that is killed while it creates the journal, which is in WAL mode only after that."""
+    path = tmp_path / "j.sqlite3"
+    subprocess.run([sys.executable, "-c", KILLED, str(path)], check=True)
+    strict = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
+    with contextlib.closing(strict), pytest.raises(sqlite3.OperationalError, match="readonly"):
+        strict.execute("SELECT * FROM llm_calls")
+    with contextlib.closing(journal.connect_to_read(path)) as reader:
+        assert reader.execute("SELECT * FROM llm_calls").fetchall() == [(1,)]
+
+
+def test_a_reader_cannot_write(connection, tmp_path):
+    with (
+        contextlib.closing(journal.connect_to_read(tmp_path / "f" / "j.sqlite3")) as reader,
+        pytest.raises(sqlite3.OperationalError, match="readonly"),
+    ):
+        reader.execute("DELETE FROM llm_calls")
 
 
 def test_every_column_has_a_meaning_and_a_default_after_the_specified():

@@ -63,6 +63,13 @@ def test_csv(file):
     assert r"\u65e5" in printed(file, "--csv", encoding="latin-1")
 
 
+def test_a_journal_that_is_just_being_made_has_no_rows(tmp_path):
+    (tmp_path / "j.sqlite3").touch()
+    done = subprocess.run([str(COMMAND), "query", SQL, "--journal", str(tmp_path / "j.sqlite3")], capture_output=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"llm-calls: no call has been recorded yet in ")
+
+
 def test_a_reader_that_has_had_enough_ends_it_in_silence(file):
     many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100000) SELECT * FROM n"
     command = f"{COMMAND} query '{many}' --csv --journal {file} | head -2"

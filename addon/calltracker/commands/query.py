@@ -69,6 +69,8 @@ def _ask(file: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
         cursor = connection.execute(sql)
         rows = cursor.fetchall()
     except sqlite3.Error as error:
+        if str(error) == "no such table: llm_calls":
+            raise Refused(f"no call has been recorded yet in {file}") from None
         raise Refused(f"SQLite says: {error}") from None
     return [column[0] for column in cursor.description or ()], rows
 
