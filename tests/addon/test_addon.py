@@ -13,7 +13,7 @@ from mitmproxy import exceptions, http
 from mitmproxy.test import taddons, tflow
 
 SCRIPT = Path(__file__).resolve().parents[2] / "addon" / "llm_calls.py"
-WAIT = 20.0
+WAIT = 60.0
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from standin import StandIn
 ROOT = Path(__file__).resolve().parents[2]
 ADDON = ROOT / "addon" / "llm_calls.py"
 ROUTER = Path(__file__).with_name("router.py")
-WAIT = 20.0  # seconds; a bound on waiting, never a time to wait
+WAIT = 60.0  # seconds; a bound on waiting, never a time to wait
 API_KEY = "sk-test-0123456789abcdefghijklmnopqrstuvwxyz"
 
 Row = dict[str, Any]

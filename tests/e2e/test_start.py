@@ -51,7 +51,7 @@ def test_start_tells_what_to_do_and_ends_in_order(tmp_path: Path, proxy: tuple[s
     assert f"runs at port {port} already" in again.stderr
     assert again.stderr.count("\n") == 1
     process.send_signal(signal.SIGINT)
-    told, _ = process.communicate(timeout=20)
+    told, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert f"HTTPS_PROXY=http://127.0.0.1:{port}" in told
     assert str(tmp_path / "state" / "journal.sqlite3") in told

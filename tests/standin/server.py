@@ -30,7 +30,7 @@ NAMES = (
     "127.0.0.1",
 )
 PROTOCOLS = ("h2", "http/1.1")
-WAIT = 10.0  # seconds; a bound on waiting, never a time to wait
+WAIT = 60.0  # seconds; a bound on waiting, never a time to wait
 
 Behaviour = str | Reply | Callable[[Exchange], Awaitable[None]]
 
