@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -94,16 +95,12 @@ def connect(path: Path, *, fsync: bool = False) -> sqlite3.Connection:
     Raises OSError and sqlite3.Error.
     """
     paths.make_private(path.parent)
-    if not path.exists():
-        # What a journal that somebody removed has left behind would be taken for the new one's.
-        for suffix in ("-wal", "-shm"):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
     with contextlib.suppress(FileExistsError):
         # Only where there is none: to close a file takes away the locks that SQLite holds on it in this process.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
     try:
-        connection.execute("PRAGMA journal_mode = WAL")
+        _enter_wal_mode(connection)
         connection.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'NORMAL'}")
         with transaction(connection):
             for statement in TABLES:
@@ -117,6 +114,20 @@ def connect(path: Path, *, fsync: bool = False) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _enter_wal_mode(connection: sqlite3.Connection) -> None:
+    # SQLite itself does not wait here for another connection that is at the same: several that begin one journal.
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def identity(path: Path) -> tuple[int, int] | None:

@@ -198,6 +198,8 @@ class Worker:
         if self._connection is None:
             self._connection = journal.connect(self._settings.journal, fsync=self._settings.fsync)
             self._opened_file = journal.identity(self._settings.journal)
+            if self._opened_file is None:
+                raise FileNotFoundError("it has been removed at once")
             if self._settings.proton is not None and self._exporter is None:
                 self._exporter = Exporter(self._settings.journal, self._settings.proton)
                 self._exporter.start()

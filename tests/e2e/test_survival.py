@@ -14,6 +14,7 @@ import ssl
 import threading
 import time
 import zlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -355,6 +356,26 @@ def test_files_removed_while_in_use(proxy: Proxy, client: Client, removed: str) 
     numbers = [row["request_url"].rpartition("/")[2] for row in proxy.rows()]
     assert (set(numbers), len(numbers)) == (wanted, len(wanted))
     assert proxy.log.count("was removed") == (2 if removed == "all" else 1)
+
+
+def test_a_journal_of_two_proxies_is_removed(make_proxy: Any, tmp_path: Path) -> None:
+    first = make_proxy()
+    second = make_proxy(options={"llm_calls_journal": str(first.journal)})
+    with Client(first, "api.openai.com") as one, Client(second, "api.openai.com") as another:
+        for turn in range(5):
+            for number in range(4):
+                for client in (one, another):
+                    client.request("GET", f"/v1/models/{turn}-{number}", behaviour="models")
+            wanted = {f"{turn}-{number}" for number in range(4)}
+            first.wait_rows(lambda rows, wanted=wanted: seen_twice(rows) >= wanted)
+            first.remove_journal()
+    assert (first.stop(), second.stop()) == (0, 0)
+    assert "corrupt" not in first.log + second.log
+
+
+def seen_twice(rows: list[dict[str, Any]]) -> set[str]:
+    seen = Counter(row["request_url"].rpartition("/")[2] for row in rows)
+    return {name for name, times in seen.items() if times == 2}
 
 
 def test_a_removed_journal_is_there_again_before_the_next_call(proxy: Proxy, client: Client) -> None:

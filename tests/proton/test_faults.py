@@ -162,12 +162,12 @@ def test_the_block_is_applied_after_the_driver_gave_up(path, server, export):
 def test_the_server_hangs(path, server, export):
     """It accepts connections and says nothing, for twice as long as the driver waits: a minute, on a small scale."""
     with Load(path) as load:
-        export(server.port, timeout=0.05, connect_timeout=0.05)
+        export(server.port, timeout=0.15, connect_timeout=0.15)
         for _ in range(TIMES):
             before = server.count()
             wait_for(lambda before=before: server.count() > before)
             server.running.clear()
-            time.sleep(0.12)
+            time.sleep(0.32)
             server.running.set()
     wait_for(lambda: not left(path))
     assert_each_once(server, load.ids)
@@ -344,16 +344,21 @@ def test_a_stream_of_the_eight_specified_columns(path, server, export):
     hook, done = strike_each("applied", drop, 10)
     server.hook = hook
     numbers = itertools.count()
-    total = 0
+    sent: list[str] = []
     exporter = export(server.port)
-    while not done.is_set():
-        add(path, *(make_call(next(numbers), response_text=f"answer {total + i}") for i in range(5)))
-        total += 5
+
+    def dropped_often_enough() -> bool:
+        texts = [f"answer {len(sent) + i}" for i in range(5)]
+        add(path, *(make_call(next(numbers), response_text=text) for text in texts))
+        sent.extend(texts)
         exporter.wake()
         time.sleep(0.02)
+        return done.is_set()
+
+    wait_for(dropped_often_enough)
     wait_for(lambda: not left(path))
     texts = [row[0] for row in server.rows("llm_calls", "response_text")]
-    assert sorted(texts) == sorted(f"answer {i}" for i in range(total))
+    assert sorted(texts) == sorted(sent)
 
 
 WORKER = """

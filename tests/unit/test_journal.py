@@ -3,7 +3,9 @@ import dataclasses
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from calltracker import journal, retention
@@ -99,6 +101,23 @@ def test_what_is_no_journal_is_told_and_kept(tmp_path):
     assert not path.exists()
     [kept] = tmp_path.iterdir()
     assert kept.read_bytes() == b"no journal" * 500
+
+
+@pytest.mark.parametrize("times", range(20))
+def test_many_begin_one_journal_at_once(tmp_path, times):
+    def begin(start):
+        start.wait()
+        with contextlib.closing(journal.connect(tmp_path / "j.sqlite3")) as opened:
+            for _ in range(3):
+                put(opened, a_call())
+
+    start = threading.Barrier(4)
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(begin, start) for _ in range(4)]:
+            done.result()
+    with contextlib.closing(journal.connect_to_read(tmp_path / "j.sqlite3")) as reader:
+        assert reader.execute("SELECT count(*) FROM llm_calls").fetchone() == (12,)
+        assert reader.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
 KILLED = """
