@@ -11,6 +11,7 @@ run has been read is kept there at once, so that no row comes, or is delivered, 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
 import sys
@@ -191,8 +192,7 @@ class Worker:
 
     def _connected(self) -> sqlite3.Connection:
         if self._is_replaced():
-            self._stop_exporter(FAREWELL_SECONDS)
-            self._disconnect()
+            self._leave_old()
             self._complain(f"the journal {self._settings.journal} was removed or replaced: what is there now is used")
             self._begin_new()
         if self._connection is None:
@@ -207,6 +207,14 @@ class Worker:
 
     def _is_replaced(self) -> bool:
         return self._opened_file is not None and journal.identity(self._settings.journal) != self._opened_file
+
+    def _leave_old(self) -> None:
+        """Let go of a journal that is not at its place any more; where it was moved, it is whole there."""
+        self._stop_exporter(FAREWELL_SECONDS)
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):  # whoever removed it has no use for it
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._disconnect()
 
     def _begin_new(self) -> None:
         self._opened_file = None

@@ -373,6 +373,18 @@ def test_a_journal_of_two_proxies_is_removed(make_proxy: Any, tmp_path: Path) ->
     assert "corrupt" not in first.log + second.log
 
 
+def test_a_journal_that_was_moved_keeps_its_rows(proxy: Proxy, client: Client, tmp_path: Path) -> None:
+    """SQLite keeps the newest rows in a file beside it, which people do not move."""
+    for number in range(3):
+        client.request("GET", f"/v1/models/{number}", behaviour="models")
+    proxy.wait_rows(3)
+    proxy.journal.rename(tmp_path / "archive.sqlite3")
+    client.request("GET", "/v1/models/3", behaviour="models")
+    assert len(proxy.wait_rows(1)) == 1
+    with contextlib.closing(sqlite3.connect(tmp_path / "archive.sqlite3")) as archive:
+        assert archive.execute("SELECT count(*) FROM llm_calls").fetchone() == (3,)
+
+
 def seen_twice(rows: list[dict[str, Any]]) -> set[str]:
     seen = Counter(row["request_url"].rpartition("/")[2] for row in rows)
     return {name for name, times in seen.items() if times == 2}
