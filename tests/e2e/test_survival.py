@@ -358,7 +358,12 @@ def test_files_removed_while_in_use(proxy: Proxy, client: Client, removed: str) 
     assert proxy.log.count("was removed") == (2 if removed == "all" else 1)
 
 
-def test_a_journal_of_two_proxies_is_removed(make_proxy: Any, tmp_path: Path) -> None:
+def seen_twice(rows: list[dict[str, Any]]) -> set[str]:
+    seen = Counter(row["request_url"].rpartition("/")[2] for row in rows)
+    return {name for name, times in seen.items() if times == 2}
+
+
+def test_a_journal_of_two_proxies_is_removed(make_proxy: Any) -> None:
     first = make_proxy()
     second = make_proxy(options={"llm_calls_journal": str(first.journal)})
     with Client(first, "api.openai.com") as one, Client(second, "api.openai.com") as another:
@@ -383,11 +388,6 @@ def test_a_journal_that_was_moved_keeps_its_rows(proxy: Proxy, client: Client, t
     assert len(proxy.wait_rows(1)) == 1
     with contextlib.closing(sqlite3.connect(tmp_path / "archive.sqlite3")) as archive:
         assert archive.execute("SELECT count(*) FROM llm_calls").fetchone() == (3,)
-
-
-def seen_twice(rows: list[dict[str, Any]]) -> set[str]:
-    seen = Counter(row["request_url"].rpartition("/")[2] for row in rows)
-    return {name for name, times in seen.items() if times == 2}
 
 
 def test_a_removed_journal_is_there_again_before_the_next_call(proxy: Proxy, client: Client) -> None:

@@ -132,6 +132,21 @@ def test_what_another_program_removed_is_begun_again(spool, said, removed):
     assert stat.S_IMODE(spool.run.parent.parent.stat().st_mode) == 0o700
 
 
+async def test_a_segment_that_cannot_be_looked_at_is_written_all_the_same(spool, said, monkeypatch):
+    """An error here would come back to a hook, or to a stream's callable, where it would hang the client."""
+    spool.put(record(b"before"))
+    await spool.committed()
+
+    def refused(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(spool._path), "stat", refused)
+        spool.put(record(b"after"))
+        await spool.committed()
+    assert (written(spool), said) == ([b"before", b"after"], [])
+
+
 def test_one_that_cannot_be_encoded_does_not_harm_the_others(spool, said):
     def broken():
         raise ValueError("no")

@@ -74,9 +74,8 @@ class _LogMask(logging.Filter):
 def mask_output(redaction: Callable[[], Redaction]) -> None:
     """Mask what mitmproxy prints and logs from now on, by the redaction of that moment.
 
-    What the terminal's encoding lacks is escaped: an error there would come back to whoever logs.
-
-    For good: flows that are cut off at the end are printed after the addon's own end.
+    For good: flows that are cut off at the end are printed after the addon's own end. What the terminal's encoding
+    lacks is escaped: an error there would come back to whoever logs.
     """
     dumper = ctx.master.addons.get("dumper")
     output = getattr(dumper, "outfp", None)

@@ -236,7 +236,7 @@ class Spool:
             return b""
 
     def _write(self, data: bytes) -> bool:
-        if self._file >= 0 and not self._path.exists():
+        if self._file >= 0 and self._is_removed():
             self._begin_again()
         if self._file < 0 and not self._reopened():
             return False
@@ -278,13 +278,25 @@ class Spool:
         self._failed_size = max(self._failed_size, size)
         self._failed_at = time.monotonic()
 
+    def _is_removed(self) -> bool:
+        try:
+            self._path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:
+            return False  # the write itself will tell whether anything is wrong
+        return False
+
     def _begin_again(self) -> None:
         # What is written to a file that was removed is recorded nowhere, for as long as the proxy lives.
         self._say(f"{self._path} was removed by another program; calls are recorded on in a new file")
-        os.close(self._file)
-        self._file = -1
-        if not Path(self._lock.lock_file).exists():
-            self._lock.release(force=True)
+        removed, self._file = self._file, -1
+        try:
+            os.close(removed)
+            if not (self.run / PROXY_LOCK).exists():
+                self._lock.release(force=True)
+        except OSError as error:
+            self._failed(f"{self.run} cannot be begun again: {error}", 1)
         self._open_or_complain()
 
     def _reopened(self) -> bool:
