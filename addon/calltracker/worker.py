@@ -193,7 +193,7 @@ class Worker:
     def _connected(self) -> sqlite3.Connection:
         if self._is_replaced():
             self._leave_old()
-            self._complain(f"the journal {self._settings.journal} was removed or replaced: what is there now is used")
+            self._complain(f"the journal {self._settings.journal} was removed or replaced: rows go on in a new one")
             self._begin_new()
         if self._connection is None:
             self._connection = journal.connect(self._settings.journal, fsync=self._settings.fsync)
